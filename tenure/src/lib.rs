@@ -1,0 +1,10 @@
+//! A distributed lock that people can trust with money.
+
+pub mod env;
+mod error;
+mod key;
+pub mod proto;
+pub mod store;
+
+pub use error::{Error, ErrorKind, Result};
+pub use key::Key;

@@ -1,0 +1,410 @@
+//! The rule. A claim of `permits` out of `limit` enters when it fits beside everyone in and everyone ahead.
+//!
+//! ```text
+//!   holders (in)          queue (waiting, oldest first)
+//!   ┌──────────┐          ┌─────┬─────┬─────┐
+//!   │ r   r  r │   <───   │  w  │  r  │  r  │
+//!   └──────────┘          └─────┴─────┴─────┘
+//! ```
+//!
+//! Each operation does three things in this order, and `store/redis/apply.lua` does the same three, section by section:
+//!
+//! 1. *sweep*: drop whoever's time has passed, holder or waiting, wherever in the queue;
+//! 2. *let in*: move the heads that now fit from the queue to the holders, and say whom to tell;
+//! 3. *answer* the operation itself.
+//!
+//! After step 2 the head does not fit, so nobody behind it does either: a newcomer enters only where the queue is empty.
+//! The one exception is an owner that is in already. It does not stand behind the queue, for it would wait for those who
+//! wait for it; if what it asks for does not fit yet (a reader that wants to write), its place is the front.
+//!
+//! Claims of one owner do not exclude each other, so they count together as the largest of them.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::op::{Acquire, ClaimId, Grant, Inbox, Op, Outcome, Owner, Refusal, Release, Renew, Reply, Was};
+use super::{Micros, micros};
+
+/// Later than any time: the largest whole number below which a double holds every one.
+pub const NEVER: Micros = (1 << 53) - 1;
+
+/// One lock. The default is a lock that nobody has used.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// The last fence that was minted.
+    pub fence: u64,
+    /// Out of how many permits the present claims are; of no meaning while there are none.
+    pub limit: u32,
+    /// The number of the last place given at the back of the queue.
+    pub ticket: i64,
+    /// Nobody's time passes before this: until then there is nothing to sweep. A lower bound, exact after a sweep.
+    pub alarm: Micros,
+    /// How long the lock is remembered once it is empty, in microseconds.
+    pub memory: Micros,
+    /// When the store may forget the whole record. Later than everyone's time in it.
+    pub expires: Micros,
+    /// Who is in, in the order of grants.
+    pub holders: Vec<Entry>,
+    /// Who waits, the head first.
+    pub queue: Vec<Entry>,
+    /// Ids that were released while a request for them was still under way.
+    pub buried: Vec<Grave>,
+}
+
+impl Default for Record {
+    fn default() -> Self {
+        Self {
+            fence: 0,
+            limit: 0,
+            ticket: 0,
+            alarm: NEVER,
+            memory: 0,
+            expires: 0,
+            holders: Vec::new(),
+            queue: Vec::new(),
+            buried: Vec::new(),
+        }
+    }
+}
+
+/// One claim that is in or waits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Names the acquisition.
+    pub id: ClaimId,
+    /// Whose it is; `None` is nobody else's.
+    pub owner: Option<Owner>,
+    /// How many permits it claims.
+    pub permits: u32,
+    /// When it was let in, or took its place.
+    pub since: Micros,
+    /// When its time passes.
+    pub until: Micros,
+    /// Its token; zero while it waits.
+    pub fence: u64,
+    /// The number of its place; kept, but of no meaning, once it is in.
+    pub ticket: i64,
+    /// Where to tell that it was let in.
+    pub inbox: Inbox,
+    /// What others may read about it.
+    pub meta: Bytes,
+}
+
+/// An id that may not come back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grave {
+    /// The id.
+    pub id: ClaimId,
+    /// Until when it is refused.
+    pub until: Micros,
+}
+
+/// When and for whom an operation is carried out.
+#[derive(Clone, Debug)]
+pub struct At<'a> {
+    /// The store's clock.
+    pub now: Micros,
+    /// Where the process that asks can be told of a grant.
+    pub inbox: &'a Inbox,
+}
+
+impl Record {
+    /// Carries out `op`, and says whom to tell that they were let in by it.
+    ///
+    /// The record is changed in place; where the answer changed nothing it compares equal to what it was.
+    pub fn apply(&mut self, op: &Op, at: At<'_>) -> (Reply, Vec<Grant>) {
+        let now = at.now;
+        if self.expires <= now {
+            *self = Self::default();
+        }
+        self.sweep(now);
+        let mut grants = self.let_in(now);
+        let outcome = match op {
+            Op::Acquire(acquire) => self.acquire(acquire, at),
+            Op::Renew(renew) => self.renew(renew, now),
+            Op::Release(release) => self.release(release, now),
+        };
+        // Leaving makes room for the next, and a claim that has just left needs no telling.
+        grants.retain(|grant| grant.id != op.id());
+        grants.extend(self.let_in(now));
+        (Reply { outcome, now }, grants)
+    }
+
+    /// The record as it stands at `now`, with everyone gone whose time has passed. Nobody is let in by looking.
+    pub fn seen_at(mut self, now: Micros) -> Self {
+        if self.expires <= now {
+            return Self::default();
+        }
+        self.sweep(now);
+        self
+    }
+
+    /// Whether nobody is in and nobody waits.
+    pub fn is_empty(&self) -> bool {
+        self.holders.is_empty() && self.queue.is_empty()
+    }
+
+    // -- 1. sweep ------------------------------------------------------------------------------------------------
+
+    fn sweep(&mut self, now: Micros) {
+        if now < self.alarm {
+            return;
+        }
+        self.holders.retain(|entry| entry.until > now);
+        self.queue.retain(|entry| entry.until > now);
+        self.buried.retain(|grave| grave.until > now);
+        let times = self.holders.iter().chain(&self.queue).map(|entry| entry.until);
+        self.alarm = times.chain(self.buried.iter().map(|grave| grave.until)).min().unwrap_or(NEVER);
+        self.forget_soon_if_empty(now);
+    }
+
+    // -- 2. let in -----------------------------------------------------------------------------------------------
+
+    fn let_in(&mut self, now: Micros) -> Vec<Grant> {
+        let mut grants = Vec::new();
+        while let Some(head) = self.queue.first() {
+            if !self.fits(head.owner.as_ref(), head.permits) {
+                break;
+            }
+            let head = self.queue.remove(0);
+            let (id, inbox) = (head.id, head.inbox.clone());
+            let fence = self.enter(Entry { since: now, ..head }, now);
+            grants.push(Grant { id, fence, inbox });
+        }
+        grants
+    }
+
+    /// Whether a claim fits beside everyone in. Callers see to everyone ahead.
+    fn fits(&self, owner: Option<&Owner>, permits: u32) -> bool {
+        self.weight_of_others(owner) + u64::from(permits) <= u64::from(self.limit)
+    }
+
+    /// What is taken by everyone else: each owner counts as its largest claim.
+    fn weight_of_others(&self, owner: Option<&Owner>) -> u64 {
+        let mut strangers = 0;
+        let mut largest: BTreeMap<&Owner, u32> = BTreeMap::new();
+        for entry in self.holders.iter().filter(|entry| owner.is_none() || entry.owner.as_ref() != owner) {
+            match &entry.owner {
+                None => strangers += u64::from(entry.permits),
+                Some(other) => {
+                    let permits = largest.entry(other).or_default();
+                    *permits = entry.permits.max(*permits);
+                }
+            }
+        }
+        strangers + largest.into_values().map(u64::from).sum::<u64>()
+    }
+
+    /// Puts a claim among the holders, under a token of its own, or of its owner's where it asks for nothing new.
+    fn enter(&mut self, entry: Entry, now: Micros) -> u64 {
+        let shared = self.holders_of(entry.owner.as_ref()).any(|other| other.permits >= entry.permits);
+        let fence = if shared {
+            self.holders_of(entry.owner.as_ref()).map(|other| other.fence).max().unwrap_or_default()
+        } else {
+            self.fence = (self.fence + 1).max(now);
+            self.fence
+        };
+        self.expect(entry.until);
+        self.holders.push(Entry { fence, ..entry });
+        fence
+    }
+
+    fn holders_of<'a>(&'a self, owner: Option<&'a Owner>) -> impl Iterator<Item = &'a Entry> {
+        self.holders.iter().filter(move |entry| owner.is_some() && entry.owner.as_ref() == owner)
+    }
+
+    // -- 3. answer -----------------------------------------------------------------------------------------------
+
+    fn acquire(&mut self, op: &Acquire, at: At<'_>) -> Outcome {
+        let now = at.now;
+        if self.buried.iter().any(|grave| grave.id == op.id) {
+            return Outcome::Refused(Refusal::Buried);
+        }
+        if self.holders.iter().any(|entry| entry.id == op.id) {
+            self.memory = micros(op.memory);
+            return self.extend(op.id, op.ttl, now);
+        }
+        if !self.is_empty() && self.limit != op.claim.limit() {
+            return Outcome::Refused(Refusal::Mismatch { limit: self.limit });
+        }
+        let place = self.queue.iter().position(|entry| entry.id == op.id);
+        let owner = op.owner.as_ref();
+        if place.is_none() && self.claims_of(owner) >= op.max as usize && owner.is_some() {
+            return Outcome::Refused(Refusal::Full);
+        }
+
+        let is_in = self.holders_of(owner).next().is_some();
+        if self.is_empty() {
+            self.limit = op.claim.limit();
+        }
+        if (is_in || self.queue.is_empty()) && self.fits(owner, op.claim.permits()) {
+            self.memory = micros(op.memory);
+            if let Some(place) = place {
+                self.queue.remove(place);
+            }
+            let until = now + micros(op.ttl);
+            let fence = self.enter(self.entry(op, &at, until, self.ticket), now);
+            return Outcome::Held { fence, since: now, until, waiting: self.queue.len() as u32 };
+        }
+        self.wait(op, &at, place, is_in)
+    }
+
+    fn wait(&mut self, op: &Acquire, at: &At<'_>, place: Option<usize>, is_in: bool) -> Outcome {
+        let now = at.now;
+        if is_in && self.queue.first().is_some_and(|head| self.waits_inside(head) && head.owner != op.owner) {
+            if let Some(place) = place {
+                self.queue.remove(place);
+            }
+            return Outcome::Refused(Refusal::Deadlock);
+        }
+        let until = now + micros(op.patience);
+        if op.patience.is_zero() {
+            let busy = self.busy(place.map_or(self.ticket + 1, |place| self.queue[place].ticket), now);
+            if let Some(place) = place {
+                self.queue.remove(place);
+                self.forget_soon_if_empty(now);
+            }
+            return busy;
+        }
+        self.memory = micros(op.memory);
+        let ticket = match place {
+            Some(place) if !is_in || self.queue[0].owner == op.owner => {
+                let entry = &mut self.queue[place];
+                entry.until = entry.until.max(until);
+                entry.inbox = at.inbox.clone();
+                entry.ticket
+            }
+            _ => {
+                // An owner that is in stands at the front, everyone else at the back.
+                let since = place.map_or(now, |place| self.queue.remove(place).since);
+                let front = is_in.then(|| self.queue.first().map(|head| head.ticket - 1)).flatten();
+                let ticket = front.unwrap_or(self.ticket + 1);
+                self.ticket = self.ticket.max(ticket);
+                let entry = Entry { since, ..self.entry(op, at, until, ticket) };
+                self.queue.insert(if front.is_some() { 0 } else { self.queue.len() }, entry);
+                ticket
+            }
+        };
+        self.expect(until);
+        self.busy(ticket, now)
+    }
+
+    fn renew(&mut self, op: &Renew, now: Micros) -> Outcome {
+        if self.holders.iter().any(|entry| entry.id == op.id) {
+            return self.extend(op.id, op.ttl, now);
+        }
+        Outcome::Gone {
+            was: if self.queue.iter().any(|entry| entry.id == op.id) { Was::Waiting } else { Was::Unknown },
+        }
+    }
+
+    fn release(&mut self, op: &Release, now: Micros) -> Outcome {
+        let (holders, queue) = (self.holders.len(), self.queue.len());
+        self.holders.retain(|entry| entry.id != op.id);
+        self.queue.retain(|entry| entry.id != op.id);
+        let was = match () {
+            () if self.holders.len() < holders => Was::Holding,
+            () if self.queue.len() < queue => Was::Waiting,
+            () => Was::Unknown,
+        };
+        if !op.bury.is_zero() && !self.buried.iter().any(|grave| grave.id == op.id) {
+            let until = now + micros(op.bury);
+            self.buried.push(Grave { id: op.id, until });
+            self.expect(until);
+        }
+        if was != Was::Unknown {
+            self.forget_soon_if_empty(now);
+        }
+        Outcome::Gone { was }
+    }
+
+    // -- what the answers rest on ----------------------------------------------------------------------------------
+
+    fn extend(&mut self, id: ClaimId, ttl: Duration, now: Micros) -> Outcome {
+        let waiting = self.queue.len() as u32;
+        let Some(entry) = self.holders.iter_mut().find(|entry| entry.id == id) else {
+            return Outcome::Gone { was: Was::Unknown };
+        };
+        entry.until = entry.until.max(now + micros(ttl));
+        let (fence, since, until) = (entry.fence, entry.since, entry.until);
+        self.expect(until);
+        Outcome::Held { fence, since, until, waiting }
+    }
+
+    fn busy(&self, ticket: i64, now: Micros) -> Outcome {
+        let ahead = self.queue.first().map_or(0, |head| (ticket - head.ticket).max(0));
+        Outcome::Busy { ahead: ahead as u32, retry_in: Duration::from_micros(self.alarm.saturating_sub(now)) }
+    }
+
+    fn entry(&self, op: &Acquire, at: &At<'_>, until: Micros, ticket: i64) -> Entry {
+        Entry {
+            id: op.id,
+            owner: op.owner.clone(),
+            permits: op.claim.permits(),
+            since: at.now,
+            until,
+            fence: 0,
+            ticket,
+            inbox: at.inbox.clone(),
+            meta: op.meta.clone(),
+        }
+    }
+
+    fn claims_of(&self, owner: Option<&Owner>) -> usize {
+        let waiting = self.queue.iter().filter(|entry| owner.is_some() && entry.owner.as_ref() == owner);
+        self.holders_of(owner).count() + waiting.count()
+    }
+
+    fn waits_inside(&self, head: &Entry) -> bool {
+        self.holders_of(head.owner.as_ref()).next().is_some()
+    }
+
+    /// Notes that somebody's time passes at `until`.
+    fn expect(&mut self, until: Micros) {
+        self.alarm = self.alarm.min(until);
+        self.expires = self.expires.max(until + self.memory);
+    }
+
+    fn forget_soon_if_empty(&mut self, now: Micros) {
+        if self.is_empty() {
+            let graves = self.buried.iter().map(|grave| grave.until).max().unwrap_or(0);
+            self.expires = graves.max(now + self.memory);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mutex_is_handed_to_the_next_in_line() {
+        let mut record = Record::default();
+        let inbox = Inbox::from("here");
+        let mut ask = |record: &mut Record, now, op: Op| record.apply(&op, At { now, inbox: &inbox });
+        let acquire = |id| {
+            Op::Acquire(Acquire {
+                id: ClaimId::new(id),
+                claim: super::super::Claim::EXCLUSIVE,
+                ttl: Duration::from_secs(10),
+                patience: Duration::from_secs(3),
+                owner: None,
+                max: 1,
+                memory: Duration::from_secs(60),
+                meta: Bytes::new(),
+            })
+        };
+        let (reply, _) = ask(&mut record, 1_000, acquire(1));
+        assert_eq!(reply.outcome, Outcome::Held { fence: 1_000, since: 1_000, until: 10_001_000, waiting: 0 });
+        let (reply, _) = ask(&mut record, 1_001, acquire(2));
+        assert_eq!(reply.outcome, Outcome::Busy { ahead: 0, retry_in: Duration::from_secs(3) });
+        let release = Op::Release(Release { id: ClaimId::new(1), bury: Duration::ZERO });
+        let (reply, grants) = ask(&mut record, 1_002, release);
+        assert_eq!(reply.outcome, Outcome::Gone { was: Was::Holding });
+        assert_eq!(grants, [Grant { id: ClaimId::new(2), fence: 1_002, inbox: inbox.clone() }]);
+        assert_eq!(record.holders[0].until, 3_001_001, "until the deadline of its place");
+    }
+}

@@ -1,0 +1,92 @@
+//! Where records live.
+//!
+//! A [`Store`] carries out an [`Op`] on the record of a [`Key`] in one atomic step at its own clock. That is all a lock
+//! rests on; waiting, holding and telling are the client's part and the same over every store.
+//!
+//! There are two ways to write one:
+//!
+//! * whatever can load a value and swap it if it is unchanged is a [`Register`], and [`Atomic`] makes a store of it: an
+//!   afternoon's work, and `examples/register.rs` is one;
+//! * whatever can run the rule next to its data implements [`Store`] itself, as the Redis store does with its Lua twin.
+//!
+//! `tenure::conformance` (feature `conformance`) holds every promise as a function to run against the result.
+//!
+//! Neither trait has a default method: what a wrapper forgets to pass on should not compile.
+
+use std::fmt::Debug;
+
+use async_trait::async_trait;
+
+use crate::error::Result;
+use crate::key::Key;
+use crate::proto::{Op, Record, Reply};
+
+mod atomic;
+mod memory;
+mod push;
+
+pub use atomic::{Atomic, Loaded, Register, Step, step};
+pub use memory::Memory;
+pub use push::{Hub, Push, Watch};
+
+/// Where records live, and what carries out operations on them.
+///
+/// # Contract
+///
+/// * `apply` is atomic and carried out at the store's own clock, in the order of some one history per key.
+/// * An error of kind [`NoReply`](crate::ErrorKind::NoReply) says that the operation may have been, or may yet be,
+///   carried out; any other error says that it never will be. A store never sends an operation twice by itself.
+/// * A store sets no time limit on a reply beyond what its transport needs: the caller does, by dropping the future. A
+///   dropped future is a missing reply.
+/// * What it writes expires at [`Record::expires`], always.
+#[async_trait]
+pub trait Store: Debug + Send + Sync + 'static {
+    /// Carries out one operation.
+    async fn apply(&self, key: &Key, op: &Op) -> Result<Reply>;
+
+    /// Carries out many, in one round trip per node where the store can. Each stands for itself: they are not atomic
+    /// together, and the answers come in the order of the operations.
+    async fn apply_many(&self, ops: &[(Key, Op)]) -> Vec<Result<Reply>>;
+
+    /// Listens for the grant of a claim. Cheap, and sends nothing yet; see [`Watch`].
+    fn watch(&self, key: &Key, id: crate::proto::ClaimId) -> Watch;
+
+    /// The record as it stands, with everyone gone whose time has passed, and the store's clock; may be stale where
+    /// [`Traits::stale_reads`] says so.
+    async fn read(&self, key: &Key) -> Result<Seen>;
+
+    /// The names of the locks that have a record, sorted; those that nobody holds or awaits may be among them.
+    async fn scan(&self) -> Result<Vec<Key>>;
+
+    /// Whether the store answers at all.
+    async fn ping(&self) -> Result<()>;
+
+    /// What the store can do.
+    fn traits(&self) -> Traits;
+}
+
+/// What [`Store::read`] saw.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// The record; the default one where there is none.
+    pub record: Record,
+    /// The store's clock at that moment.
+    pub now: crate::proto::Micros,
+}
+
+/// What a store can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Traits {
+    /// The store's kind, as in its URL's scheme.
+    pub kind: &'static str,
+    /// Claims can wait in a queue of the store's, and are let in in its order.
+    pub queue: bool,
+    /// Fences rise strictly over all holds of a lock.
+    pub fence: bool,
+    /// A grant is pushed to its claimant; without, the client asks again every few milliseconds.
+    pub push: bool,
+    /// What was acknowledged survives the store's crash.
+    pub durable: bool,
+    /// `read` and `scan` may be served by a replica that lags.
+    pub stale_reads: bool,
+}

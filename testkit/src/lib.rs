@@ -1,0 +1,15 @@
+//! Starts the real servers that tests and benchmarks need: own folder, own port, own pid, ended by pid when dropped.
+
+#![allow(clippy::disallowed_methods, reason = "tests live in real time")]
+
+mod redis;
+
+pub use redis::{Redis, redis_server};
+
+use std::net::TcpListener;
+
+/// A loopback port that was free a moment ago.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a loopback port can be bound");
+    listener.local_addr().expect("a bound socket has an address").port()
+}

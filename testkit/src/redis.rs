@@ -1,0 +1,169 @@
+//! One Redis server.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::free_port;
+
+/// Where `redis-server` is: `$REDIS_SERVER`, or as the shell would find it.
+pub fn redis_server() -> PathBuf {
+    std::env::var_os("REDIS_SERVER").map_or_else(|| PathBuf::from("redis-server"), PathBuf::from)
+}
+
+/// A Redis server of one's own, on a free loopback port and a socket, with its files in a folder that goes with it.
+#[derive(Debug)]
+pub struct Redis {
+    dir: TempDir,
+    port: u16,
+    options: Vec<String>,
+    child: Child,
+}
+
+impl Redis {
+    /// Starts a server that keeps nothing on disk, and waits until it answers.
+    pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// Starts a server with further options, as on its command line: `&["--appendonly", "yes"]`.
+    pub fn start_with(options: &[&str]) -> Self {
+        let dir = tempfile::Builder::new().prefix("tenure-redis-").tempdir().expect("a temporary folder can be made");
+        let options: Vec<String> = options.iter().map(ToString::to_string).collect();
+        // Between looking for a free port and binding it, somebody else may take it.
+        for _ in 0..5 {
+            let port = free_port();
+            if let Some(child) = launch(dir.path(), port, &options) {
+                return Self { dir, port, options, child };
+            }
+        }
+        let log = std::fs::read_to_string(dir.path().join("log")).unwrap_or_default();
+        panic!("redis-server did not start; its log says:\n{log}");
+    }
+
+    /// The port on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// `redis://127.0.0.1:port`.
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// The path of its Unix socket.
+    pub fn socket(&self) -> PathBuf {
+        self.dir.path().join("socket")
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The folder with its files.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Stops the process from running (SIGSTOP); it keeps its connections.
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets it go on (SIGCONT).
+    pub fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    /// Kills it (SIGKILL), and waits until it is gone.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Kills it if it still runs and starts it again, with the same port, folder and options.
+    pub fn restart(&mut self) {
+        self.kill();
+        self.child = launch(self.dir.path(), self.port, &self.options).expect("redis-server starts again on its port");
+    }
+
+    /// One command over a connection of its own; the reply as it came, in RESP2.
+    pub fn command(&self, args: &[&str]) -> String {
+        roundtrip(self.port, args).unwrap_or_else(|error| panic!("{args:?} on port {}: {error}", self.port))
+    }
+
+    /// The CPU time that the server has used so far, in microseconds.
+    pub fn cpu_micros(&self) -> u64 {
+        let info = self.command(&["INFO", "cpu"]);
+        let field = |name: &str| {
+            let line = info.lines().find_map(|line| line.strip_prefix(name)).expect("INFO cpu has the field");
+            (line.trim().parse::<f64>().expect("it is a number") * 1e6) as u64
+        };
+        field("used_cpu_sys:") + field("used_cpu_user:")
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.child.id() as i32).expect("a child has a pid");
+        kill_process(pid, signal).expect("the server can be signalled");
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn launch(dir: &Path, port: u16, options: &[String]) -> Option<Child> {
+    let log = std::fs::File::create(dir.join("log")).expect("the log can be created");
+    let socket = dir.join("socket");
+    let mut child = Command::new(redis_server())
+        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--dir"])
+        .arg(dir)
+        .arg("--unixsocket")
+        .arg(socket)
+        .args(["--save", "", "--daemonize", "no"])
+        .args(options)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().expect("a file handle can be cloned"))
+        .stderr(log)
+        .spawn()
+        .unwrap_or_else(|error| {
+            panic!("{} cannot be started: {error}; `cargo xtask test` installs it", redis_server().display())
+        });
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while Instant::now() < deadline {
+        if child.try_wait().ok().flatten().is_some() {
+            return None;
+        }
+        // A server that wants a password has come up just as well.
+        if roundtrip(port, &["PING"]).is_ok_and(|reply| reply.starts_with("+PONG") || reply.starts_with("-NO")) {
+            return Some(child);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+    None
+}
+
+fn roundtrip(port: u16, args: &[&str]) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    let mut request = format!("*{}\r\n", args.len());
+    for arg in args {
+        request += &format!("${}\r\n{arg}\r\n", arg.len());
+    }
+    // QUIT makes the server close the connection once it has answered.
+    request += "*1\r\n$4\r\nQUIT\r\n";
+    stream.write_all(request.as_bytes())?;
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply)?;
+    Ok(reply.trim_end_matches("+OK\r\n").to_owned())
+}
