@@ -196,9 +196,10 @@ impl Agenda {
 }
 
 impl Item {
-    /// Whether it may be done now already, being due soon: a renewal may, a little; a deadline not.
+    /// Whether it may be done now already, being due soon: a renewal may, a little; a retry or a deadline not.
     fn may_be_early(&self, due: Moment, now: Moment) -> bool {
         match self {
+            Item::Hold(hold) if hold.state() == HoldState::Suspect => false,
             Item::Hold(hold) => due < hold.deadline() && due - now <= hold.interval.unwrap_or_default() / 4,
             Item::Part(_) => false,
         }
