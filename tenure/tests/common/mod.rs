@@ -1,6 +1,6 @@
 //! What the tests of the client share: a memory store that can be made to fail, under a clock that can be paused.
 
-#![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 #![allow(clippy::disallowed_methods, reason = "tests have their time and their tasks from tokio")]
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
