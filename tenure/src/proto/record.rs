@@ -42,8 +42,8 @@ pub struct Record {
     pub alarm: Micros,
     /// How long the lock is remembered once it is empty, in microseconds.
     pub memory: Micros,
-    /// When the store may forget the whole record: not before anyone's time in it, nor while the clock has yet to pass the
-    /// last fence, so that the next one is later even where nothing is left to tell.
+    /// When the store may forget the whole record. Everyone's time in it has passed by then, and so has the last fence,
+    /// which is ahead of a clock that went back: the next one is later though nothing tells of the last.
     pub expires: Micros,
     /// Who is in, in the order of grants.
     pub holders: Vec<Entry>,
@@ -333,13 +333,13 @@ impl Record {
     /// Notes that somebody's time passes at `until`.
     fn expect(&mut self, until: Micros) {
         self.alarm = self.alarm.min(until);
-        self.expires = self.expires.max(until + self.memory).max(self.fence + 1);
+        self.expires = self.expires.max(until.max(self.fence + 1) + self.memory);
     }
 
     fn forget_soon_if_empty(&mut self, now: Micros) {
         if self.is_empty() {
             let graves = self.buried.iter().map(|grave| grave.until).max().unwrap_or(0);
-            self.expires = graves.max(now + self.memory).max(self.fence + 1);
+            self.expires = graves.max(now.max(self.fence + 1) + self.memory);
         }
     }
 }
