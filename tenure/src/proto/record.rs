@@ -282,7 +282,8 @@ impl Record {
                 Some(grave) => grave.until = grave.until.max(until),
                 None => self.buried.push(Grave { id: op.id, until }),
             }
-            self.expect(until);
+            self.alarm = self.alarm.min(until);
+            self.expires = self.expires.max(until);
         }
         if was != Was::Unknown {
             self.forget_soon_if_empty(now);
@@ -330,16 +331,21 @@ impl Record {
         self.holders_of(owner).next().is_some()
     }
 
-    /// Notes that somebody's time passes at `until`.
+    /// Notes that a claim's time passes at `until`.
     fn expect(&mut self, until: Micros) {
         self.alarm = self.alarm.min(until);
-        self.expires = self.expires.max(until.max(self.fence + 1) + self.memory);
+        self.expires = self.expires.max(self.remembered_after(until));
     }
 
     fn forget_soon_if_empty(&mut self, now: Micros) {
         if self.is_empty() {
             let graves = self.buried.iter().map(|grave| grave.until).max().unwrap_or(0);
-            self.expires = graves.max(now.max(self.fence + 1) + self.memory);
+            self.expires = graves.max(self.remembered_after(now));
         }
+    }
+
+    /// Until when the last fence is remembered if the lock is last used at `last`.
+    fn remembered_after(&self, last: Micros) -> Micros {
+        last.max(self.fence + 1) + self.memory
     }
 }
