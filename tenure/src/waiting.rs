@@ -21,13 +21,13 @@ use std::time::Duration;
 
 use tracing::Instrument;
 
+use crate::agenda::Parting;
 use crate::client::Client;
 use crate::env::Moment;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{What, Why};
 use crate::guard::Guard;
 use crate::hold::{Fence, Granted, certain_until};
-use crate::keeper::Parting;
 use crate::lock::Spec;
 use crate::pace::Pace;
 use crate::proto::{Acquire, ClaimId, Op, Outcome};
