@@ -24,10 +24,14 @@ use crate::proto::{Op, Record, Reply};
 mod atomic;
 mod memory;
 mod push;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 
 pub use atomic::{Atomic, Loaded, Register, Step, step};
 pub use memory::Memory;
 pub use push::{Hub, Push, Watch};
+#[cfg(feature = "sqlite")]
+pub use sqlite::Sqlite;
 
 /// Where records live, and what carries out operations on them.
 ///
