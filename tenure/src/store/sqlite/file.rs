@@ -18,10 +18,15 @@ const APPLICATION_ID: i64 = 0x7465_6e75;
 /// The version of what is in them.
 const VERSION: i64 = 1;
 
-/// `seen` is the time that was last noted, and `zero` the time when the clock of that boot stood at zero.
+/// By how many bytes the write-ahead log grows before it is cut.
+const LOG_GROWS_BY: u64 = 8 << 20;
+
+/// A record is to be looked at once it is `due`, whether it has expired. In a clock, `zero` is the time when the
+/// machine's stood at zero, and `seen` the time that was last noted.
 const SCHEMA: &str = "
-    CREATE TABLE record (name TEXT PRIMARY KEY, value BLOB NOT NULL, expires INTEGER NOT NULL) STRICT, WITHOUT ROWID;
-    CREATE INDEX record_by_expiry ON record (expires);
+    CREATE TABLE record (name TEXT PRIMARY KEY, value BLOB NOT NULL, expires INTEGER NOT NULL, due INTEGER NOT NULL)
+        STRICT, WITHOUT ROWID;
+    CREATE INDEX record_due ON record (due);
     CREATE TABLE clock (boot TEXT, namespace TEXT, zero INTEGER NOT NULL, seen INTEGER NOT NULL,
         PRIMARY KEY (boot, namespace)) STRICT, WITHOUT ROWID;
 ";
@@ -32,6 +37,9 @@ pub(super) struct File {
     path: PathBuf,
     busy_timeout: Duration,
     env: Env,
+    /// The write-ahead log, and the length at which it is to be cut.
+    log: PathBuf,
+    log_limit: u64,
 }
 
 impl File {
@@ -41,7 +49,10 @@ impl File {
         create(&path)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(&path, flags).map_err(|error| explain(&path, error))?;
-        let file = Self { connection, path, busy_timeout: options.busy_timeout, env: Env::system() };
+        let mut log = path.clone().into_os_string();
+        log.push("-wal");
+        let (env, log, busy_timeout) = (Env::system(), log.into(), options.busy_timeout);
+        let file = Self { connection, path, busy_timeout, env, log, log_limit: LOG_GROWS_BY };
         file.set_up(options.synchronous)?;
         Ok(file)
     }
@@ -77,7 +88,8 @@ impl File {
             Synchronous::Normal => "NORMAL",
             Synchronous::Full => "FULL",
         };
-        self.retry(|connection| connection.pragma_update(None, "synchronous", level))
+        let settings = format!("PRAGMA synchronous = {level}; PRAGMA wal_autocheckpoint = 0");
+        self.retry(|connection| connection.execute_batch(&settings))
     }
 
     /// Whether nothing is in the file yet.
@@ -116,6 +128,23 @@ impl File {
     /// Begins a transaction that writes, once no other process is in one.
     pub(super) fn write(&self) -> Result<Transaction<'_>> {
         self.retry(|connection| Transaction::new_unchecked(connection, TransactionBehavior::Immediate))
+    }
+
+    /// Moves what has gathered in the log to the file and cuts the log short, where it has grown long.
+    ///
+    /// By itself SQLite does after a commit what can be done beside others. Where many processes keep writing that is
+    /// never the whole: the log grows without bound, and each further commit waits for the disk.
+    pub(super) fn checkpoint(&mut self) {
+        let length = || std::fs::metadata(&self.log).map_or(0, |log| log.len());
+        self.log_limit = self.log_limit.min(length() + LOG_GROWS_BY);
+        if length() < self.log_limit {
+            return;
+        }
+        let cut = "PRAGMA busy_timeout = 100; PRAGMA wal_checkpoint(TRUNCATE); PRAGMA busy_timeout = 0";
+        let done = self.connection.execute_batch(cut);
+        // Where somebody keeps reading what is old it cannot be cut yet: once it has grown, it is tried again.
+        self.log_limit = length() + LOG_GROWS_BY;
+        tracing::debug!(path = %self.path.display(), left = length(), ?done, "checkpoint");
     }
 
     /// That the path still leads to this file: who comes next would make or find another, and grant what is held here.

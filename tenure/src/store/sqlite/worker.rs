@@ -14,12 +14,15 @@ use super::file::File;
 use super::inbox::Sender;
 use crate::error::Result;
 use crate::key::Key;
-use crate::proto::{At, Grant, Inbox, Op, Reply};
+use crate::proto::{At, Grant, Inbox, Micros, Op, Reply};
 use crate::store::atomic::{Step, decode, step};
 use crate::store::{Hub, Seen};
 
 /// Jobs in one transaction, so that nobody waits for ever longer ones.
 const MOST: usize = 256;
+
+/// A record is looked at this often, in microseconds, whether it has expired.
+const LOOK_EVERY: Micros = 60_000_000;
 
 /// Something to do, and whom to tell how it went.
 #[derive(Debug)]
@@ -56,7 +59,7 @@ pub(super) struct Worker {
 impl Worker {
     /// Works until the last handle of the store is gone.
     pub(super) fn run(mut self, jobs: &mpsc::Receiver<Job>) {
-        let mut batch = Vec::new();
+        let (mut batch, mut turn) = (Vec::new(), 0_u64);
         while let Ok(job) = jobs.recv() {
             batch.push(job);
             gather(&mut batch, jobs);
@@ -70,6 +73,11 @@ impl Worker {
                 }
                 Err(error) => batch.drain(..).for_each(|job| drop(job.tell.send(Err(error.clone())))),
             }
+            // The first time at once, for processes that never do more than a little.
+            if turn.is_multiple_of(64) {
+                self.file.checkpoint();
+            }
+            turn += 1;
         }
     }
 
@@ -143,14 +151,16 @@ impl Work<'_> {
     fn apply(&mut self, key: &Key, op: &Op) -> rusqlite::Result<Result<Reply>> {
         let value = self.load(key)?;
         let at = At { now: self.clock.now(), inbox: self.inbox };
-        let Step { reply, write, grants } = match step(key, value.as_deref(), op, at) {
+        let Step { reply, write, grants } = match step(key, value.as_deref(), op, at.clone()) {
             Ok(step) => step,
             Err(error) => return Ok(Err(error)),
         };
         if let Some((value, expires)) = write {
-            let sql = "INSERT INTO record VALUES (?1, ?2, ?3)
+            // `due` stays as it is: an index that changes with each operation would double what is written.
+            let sql = "INSERT INTO record (name, value, expires, due) VALUES (?1, ?2, ?3, min(?3, ?4))
                        ON CONFLICT (name) DO UPDATE SET value = excluded.value, expires = excluded.expires";
-            self.tx.prepare_cached(sql)?.execute(params![key.as_str(), value, expires as i64])?;
+            let due = at.now + LOOK_EVERY;
+            self.tx.prepare_cached(sql)?.execute(params![key.as_str(), value, expires as i64, due as i64])?;
             self.written += 1;
         }
         self.grants.extend(grants);
@@ -168,12 +178,23 @@ impl Work<'_> {
         names.query_map([self.clock.now() as i64], |row| row.get(0))?.collect()
     }
 
-    /// Forgets more of what has expired than was written, so that it never gathers, and never much at once.
+    /// Looks at more records than were written whether they have expired, so that none gather, and never at many at once.
     fn purge(&mut self) -> rusqlite::Result<()> {
         let now = self.clock.now();
-        let sql = "DELETE FROM record WHERE name IN
-                   (SELECT name FROM record WHERE expires <= ?1 ORDER BY expires LIMIT ?2)";
-        let forgotten = self.tx.prepare_cached(sql)?.execute(params![now as i64, 2 * self.written as i64 + 8])?;
+        let mut due =
+            self.tx.prepare_cached("SELECT name, expires FROM record WHERE due <= ?1 ORDER BY due LIMIT ?2")?;
+        let due = due.query_map([now as i64, 2 * self.written as i64 + 8], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let due = due.collect::<rusqlite::Result<Vec<(String, i64)>>>()?;
+        let mut forgotten = 0;
+        for (name, expires) in due {
+            if expires <= now as i64 {
+                self.tx.prepare_cached("DELETE FROM record WHERE name = ?1")?.execute([name])?;
+                forgotten += 1;
+            } else {
+                let due = expires.min((now + LOOK_EVERY) as i64);
+                self.tx.prepare_cached("UPDATE record SET due = ?2 WHERE name = ?1")?.execute(params![name, due])?;
+            }
+        }
         // A forgotten record took its last fence along; the clock, from which the next one comes, must not go back.
         self.clock.note(self.tx, now, forgotten > 0)
     }
