@@ -24,7 +24,11 @@ use crate::proto::{Op, Record, Reply};
 mod atomic;
 mod memory;
 mod push;
+#[cfg(feature = "redis")]
+mod redis;
 
+#[cfg(feature = "redis")]
+pub use self::redis::Redis;
 pub use atomic::{Atomic, Loaded, Register, Step, step};
 pub use memory::Memory;
 pub use push::{Hub, Push, Watch};
