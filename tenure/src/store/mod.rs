@@ -32,6 +32,9 @@ pub use self::redis::Redis;
 pub use atomic::{Atomic, Loaded, Register, Step, step};
 pub use memory::Memory;
 pub use push::{Hub, Push, Watch};
+#[cfg(all(feature = "redis", feature = "conformance"))]
+#[doc(hidden)]
+pub use redis::script as redis_script;
 
 /// Where records live, and what carries out operations on them.
 ///
