@@ -83,11 +83,6 @@ impl Env {
         }
     }
 
-    /// Sleeps for `duration`, to the millisecond.
-    pub(crate) async fn sleep(&self, duration: Duration) {
-        self.sleep_until(self.now() + duration).await;
-    }
-
     /// The output of `future`, unless `duration` passes first.
     pub(crate) async fn timeout<F: Future>(&self, duration: Duration, future: F) -> Option<F::Output> {
         tokio::time::timeout(duration, future).await.ok()

@@ -384,7 +384,7 @@ mod tests {
     fn a_mutex_is_handed_to_the_next_in_line() {
         let mut record = Record::default();
         let inbox = Inbox::from("here");
-        let mut ask = |record: &mut Record, now, op: Op| record.apply(&op, At { now, inbox: &inbox });
+        let ask = |record: &mut Record, now, op: Op| record.apply(&op, At { now, inbox: &inbox });
         let acquire = |id| {
             Op::Acquire(Acquire {
                 id: ClaimId::new(id),
