@@ -39,6 +39,8 @@ pub(crate) fn run(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     }
 
     let error = Command::new(&program).args(arguments).exec();
-    eprintln!("tenure: {}: {error}", crate::text::printable(&program.to_string_lossy()));
+    let why = error.to_string();
+    let why = why.split(" (os error").next().unwrap_or_default();
+    eprintln!("tenure: {}: {why}", crate::text::printable(&program.to_string_lossy()));
     ExitCode::from(if error.kind() == ErrorKind::NotFound { NOT_FOUND } else { CANNOT_RUN })
 }

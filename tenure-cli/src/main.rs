@@ -45,8 +45,13 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            let _ = error.print();
-            return if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
+            if !error.use_stderr() {
+                let _ = error.print();
+                return ExitCode::SUCCESS;
+            }
+            let message = error.render().to_string();
+            eprint!("tenure: {}", message.strip_prefix("error: ").unwrap_or(&message));
+            return ExitCode::from(USAGE);
         }
     };
     match start(cli) {
