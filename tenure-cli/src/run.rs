@@ -26,6 +26,8 @@ pub(crate) struct Job {
     pub(crate) command: Vec<OsString>,
 }
 
+/// How long a place in the queue lasts unless it is asked for again.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// How long giving up a place may take when the store does not answer: it lapses by itself.
 const FAREWELL: Duration = Duration::from_secs(3);
 
@@ -46,11 +48,18 @@ pub(crate) async fn run(url: &str, job: Job, json: bool) -> Result<u8> {
     };
     let lock = lock(&locks, name, how)?;
     let attempt = async {
-        match wait {
-            Some(Duration::ZERO) => lock.try_lock().await,
-            Some(limit) => lock.lock().timeout(*limit).await.map(Some),
-            None => lock.lock().await.map(Some),
+        let guard = match wait {
+            Some(Duration::ZERO) => lock.try_lock().await?,
+            Some(limit) => Some(lock.lock().timeout(*limit).await?),
+            None => Some(lock.lock().await?),
+        };
+        // A hold that was handed over begins with what is left of its place's time. A command is to begin with more.
+        let short = guard.as_ref().filter(|guard| guard.remaining() < how.ttl / 2);
+        match short {
+            Some(guard) => guard.refresh().await.or_else(|error| if error.is_lost() { Err(error) } else { Ok(()) })?,
+            None => {}
         }
+        Ok::<_, tenure::Error>(guard)
     };
     let taken = tokio::select! {
         biased;
@@ -86,7 +95,8 @@ pub(crate) fn lock(locks: &Locks, name: &str, how: &How) -> Result<Lock> {
         None if how.shared => locks.read(name),
         None => locks.mutex(name),
     };
-    let builder = builder.ttl(how.ttl);
+    // A process that dies while it waits holds the others up no longer than one that dies while it holds.
+    let builder = builder.ttl(how.ttl).patience(how.ttl.min(PATIENCE));
     let builder = match &how.purpose {
         Some(purpose) => builder.purpose(purpose),
         None => builder,

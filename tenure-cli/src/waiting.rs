@@ -68,9 +68,11 @@ struct Line;
 
 impl Line {
     fn draw(&self, text: &str) {
-        let width = rustix::termios::tcgetwinsize(stderr()).map_or(80, |size| usize::from(size.ws_col));
+        let width = rustix::termios::tcgetwinsize(stderr()).map_or(0, |size| usize::from(size.ws_col));
+        // A terminal that does not know its width says 0.
+        let width = if width == 0 { 80 } else { width };
         let text = format!("tenure: {text}");
-        let fitting: String = text.chars().take(width.max(2) - 1).collect();
+        let fitting: String = text.chars().take(width - 1).collect();
         let _ = write!(stderr(), "\r\x1b[K{}", Paint::on(&stderr()).dim(&fitting));
     }
 }

@@ -41,7 +41,9 @@ fn what_cannot_be_meant_ends_with_64_and_a_broken_store_with_69() {
     assert_eq!(store.code(&["run", "--grace", "20s", "x", "--", "true"]), 64);
     assert_eq!(store.code(&["run", "", "--", "true"]), 64);
     assert_eq!(store.code(&["--store", "carrier-pigeon:", "ls"]), 64);
-    let output = store.output(&["--store", "sqlite:/nonexistent/folder/locks.db", "run", "x", "--", "true"]);
+    std::fs::write(store.path("damaged.db"), [7; 10_000]).unwrap();
+    let damaged = format!("sqlite:{}", store.path("damaged.db").display());
+    let output = store.output(&["--store", &damaged, "run", "x", "--", "true"]);
     assert_eq!(code(output.status), 69, "{output:?}");
     assert!(text(&output.stderr).starts_with("tenure: "), "{output:?}");
 }
@@ -84,15 +86,19 @@ fn try_says_whether_the_lock_is_free() {
 fn whoever_waits_gets_the_lock_when_it_is_released() {
     let store = Store::sqlite();
     let holder = store.hold(&["x"]);
-    let waiter = store.start(&["run", "x", "--", "sh", "-c", "date +%s%N"]);
+    let waiter = store.start(&["run", "x", "--", "sh", "-c", "date +%s%N; echo $TENURE_DEADLINE"]);
     support::eventually("it waits", || store.counts("x") == (1, 1));
     let released = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     holder.signal(rustix::process::Signal::TERM);
     assert_eq!(holder.code(), 128 + 15);
     let output = waiter.output();
     assert_eq!(code(output.status), 0);
-    let ran = Duration::from_nanos(text(&output.stdout).trim().parse().unwrap());
+    let said = text(&output.stdout);
+    let (ran, deadline) = said.trim().split_once('\n').unwrap();
+    let ran = Duration::from_nanos(ran.parse().unwrap());
     assert!(ran > released && ran - released < Duration::from_secs(1), "{:?} after the release", ran - released);
+    let left = Duration::from_millis(deadline.parse().unwrap()) - ran;
+    assert!(left > Duration::from_secs(28), "it begins with the whole of its ttl, not with {left:?}");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
 use super::{Running, eventually};
 
-pub struct Pty {
+pub(crate) struct Pty {
     master: File,
     seen: Arc<Mutex<Vec<u8>>>,
     process: Running,
@@ -17,7 +17,7 @@ pub struct Pty {
 
 impl Pty {
     /// Starts `command` as the leader of a session whose terminal this is; setsid(1) does that.
-    pub fn start(command: &Command) -> Self {
+    pub(crate) fn start(command: &Command) -> Self {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("a pty can be opened");
         grantpt(&master).and_then(|()| unlockpt(&master)).expect("a pty can be unlocked");
         let name = ptsname(&master, Vec::new()).expect("a pty has a name").into_string().expect("it is text");
@@ -48,17 +48,17 @@ impl Pty {
     }
 
     /// Types.
-    pub fn type_in(&mut self, keys: &str) {
+    pub(crate) fn type_in(&mut self, keys: &str) {
         self.master.write_all(keys.as_bytes()).expect("the terminal takes it");
     }
 
     /// All that was shown so far.
-    pub fn seen(&self) -> String {
+    pub(crate) fn seen(&self) -> String {
         String::from_utf8_lossy(&self.seen.lock().expect("no panic")).into_owned()
     }
 
     /// Waits until that was shown.
-    pub fn expect(&self, text: &str) {
+    pub(crate) fn expect(&self, text: &str) {
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
         while !self.seen().contains(text) {
             assert!(std::time::Instant::now() < deadline, "{text:?} was not shown within 10 s: {:?}", self.seen());
@@ -66,13 +66,22 @@ impl Pty {
         }
     }
 
+    /// Waits until a program of that name has the foreground.
+    pub(crate) fn expect_foreground(&self, name: &str) {
+        eventually(&format!("{name} has the foreground"), || {
+            let group = rustix::termios::tcgetpgrp(&self.master).expect("the terminal has a foreground group");
+            let leader = std::fs::read_to_string(format!("/proc/{}/comm", group.as_raw_nonzero()));
+            leader.is_ok_and(|leader| leader.trim() == name)
+        });
+    }
+
     /// Forgets what was shown so far.
-    pub fn clear(&self) {
+    pub(crate) fn clear(&self) {
         self.seen.lock().expect("no panic").clear();
     }
 
     /// Waits until the leader ends.
-    pub fn wait(mut self) -> (ExitStatus, String) {
+    pub(crate) fn wait(mut self) -> (ExitStatus, String) {
         let mut status = None;
         eventually("the session ends", || {
             status = self.process.child().try_wait().expect("it can be waited for");
