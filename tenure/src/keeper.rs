@@ -9,12 +9,10 @@
 //!   └──────────────────────────────┘
 //! ```
 //!
-//! A hold has one entry in the agenda: its next renewal, or its deadline while one is under way or where there is no
-//! watchdog. Nothing is spawned per lock, and the task is not even woken for a new hold whose first renewal lies behind
+//! Nothing is spawned per lock, and the task is not even woken for a new hold whose first renewal lies behind
 //! one that is expected already. It starts with the first hold and ends when its client and all guards are gone and what
 //! they left is released; where its runtime ended first, the next hold starts it anew in its own.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -23,19 +21,16 @@ use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::Notify;
-use tokio::task::JoinHandle;
 
+use crate::agenda::{Agenda, Item, Parting};
 use crate::client::Core;
 use crate::env::{self, Moment};
 use crate::error::{Error, Result};
 use crate::event::What;
-use crate::hold::{Granted, Hold, HoldState, Loss, certain_until};
-use crate::key::Key;
+use crate::hold::{Granted, Hold, Loss, certain_until};
 use crate::lock::Spec;
-use crate::proto::{ClaimId, Op, Outcome, Release, Renew, Reply, Was};
+use crate::proto::{Op, Outcome, Release, Renew, Reply, Was};
 
-/// What is due within this time is done in the same round.
-const GATHER: Duration = Duration::from_millis(25);
 /// How many operations go into one `apply_many`: enough to spare the store, few enough not to hold it up.
 const BATCH: usize = 100;
 /// How long after a failure it is tried again, at first; it doubles, up to `RETRY_MOST`.
@@ -55,51 +50,15 @@ struct Shared {
     idle: Notify,
 }
 
-#[derive(Debug)]
-struct Agenda {
-    items: BTreeMap<(Moment, u64), Item>,
-    serial: u64,
-    /// When the task looks at the agenda next by itself.
-    wakes_at: Moment,
-    /// Releases that are not certain yet, in the agenda or under way.
-    partings: usize,
-    task: Option<JoinHandle<()>>,
-    client_gone: bool,
-}
-
-#[derive(Debug)]
-enum Item {
-    Hold(Arc<Hold>),
-    Part(Parting),
-}
-
-/// A claim to be released, whatever became of it.
-#[derive(Debug)]
-pub(crate) struct Parting {
-    pub(crate) key: Key,
-    pub(crate) id: ClaimId,
-    /// For how long the id is to be refused: not at all where no request for it can be under way.
-    pub(crate) bury: Duration,
-    /// When the claim has ended by itself.
-    pub(crate) give_up: Moment,
-    pub(crate) op_timeout: Duration,
-    /// Since when it was held, where it was.
-    pub(crate) since: Option<Moment>,
-    pub(crate) attempts: u32,
-}
-
 impl Keeper {
     pub(crate) fn new(core: Arc<Core>) -> Self {
-        let agenda = Agenda {
-            items: BTreeMap::new(),
-            serial: 0,
-            wakes_at: Moment(u64::MAX),
-            partings: 0,
-            task: None,
-            client_gone: false,
-        };
         Self {
-            shared: Arc::new(Shared { core, agenda: Mutex::new(agenda), changed: Notify::new(), idle: Notify::new() }),
+            shared: Arc::new(Shared {
+                core,
+                agenda: Mutex::new(Agenda::new()),
+                changed: Notify::new(),
+                idle: Notify::new(),
+            }),
         }
     }
 
@@ -175,45 +134,6 @@ impl Drop for Keeper {
     }
 }
 
-impl Agenda {
-    fn remove(&mut self, hold: &Hold) {
-        self.items.remove(&(Moment(hold.due.load(Relaxed)), hold.serial));
-    }
-
-    fn insert(&mut self, due: Moment, item: Item) {
-        let serial = match &item {
-            Item::Hold(hold) => {
-                hold.due.store(due.0, Relaxed);
-                hold.serial
-            }
-            Item::Part(_) => {
-                self.serial += 1;
-                self.serial
-            }
-        };
-        self.items.insert((due, serial), item);
-    }
-}
-
-impl Item {
-    /// Whether it may be done now already, being due soon: a renewal may, a little; a deadline not.
-    fn may_be_early(&self, due: Moment, now: Moment) -> bool {
-        match self {
-            Item::Hold(hold) => due < hold.deadline() && due - now <= hold.interval.unwrap_or_default() / 4,
-            Item::Part(_) => false,
-        }
-    }
-}
-
-/// What one round has to do.
-#[derive(Default)]
-struct Round {
-    calm: Vec<Arc<Hold>>,
-    suspect: Vec<Arc<Hold>>,
-    partings: Vec<Parting>,
-    lost: Vec<Arc<Hold>>,
-}
-
 impl Shared {
     fn agenda(&self) -> MutexGuard<'_, Agenda> {
         self.agenda.lock().unwrap_or_else(PoisonError::into_inner)
@@ -234,7 +154,7 @@ impl Shared {
     async fn run(self: Arc<Self>) {
         let mut under_way: FuturesUnordered<BoxFuture<'_, ()>> = FuturesUnordered::new();
         loop {
-            let round = self.collect();
+            let round = self.agenda().take_due(self.core.env.now());
             for hold in round.lost {
                 self.core.lose(&hold, Loss::Expired);
             }
@@ -258,34 +178,6 @@ impl Shared {
                 () = self.core.env.sleep_until(wakes_at) => {}
             }
         }
-    }
-
-    /// Takes what is due off the agenda. A hold stays on it with its deadline.
-    fn collect(&self) -> Round {
-        let now = self.core.env.now();
-        let mut round = Round::default();
-        let mut agenda = self.agenda();
-        let soon = (now + GATHER, u64::MAX);
-        let due =
-            agenda.items.range(..=soon).filter(|((moment, _), item)| *moment <= now || item.may_be_early(*moment, now));
-        let due: Vec<_> = due.map(|(at, _)| *at).collect();
-        for at in due {
-            match agenda.items.remove(&at) {
-                Some(Item::Hold(hold)) if hold.deadline() <= now => round.lost.push(hold),
-                Some(Item::Hold(hold)) => {
-                    agenda.insert(hold.deadline(), Item::Hold(hold.clone()));
-                    match hold.interval {
-                        None => {}
-                        Some(_) if at.0 >= hold.deadline() => {}
-                        Some(_) if hold.state() == HoldState::Suspect => round.suspect.push(hold),
-                        Some(_) => round.calm.push(hold),
-                    }
-                }
-                Some(Item::Part(parting)) => round.partings.push(parting),
-                None => {}
-            }
-        }
-        round
     }
 
     /// Until when there is nothing to do; `None` when there never will be.

@@ -24,6 +24,7 @@
 //! * [`blocking`] is the same for code without async;
 //! * [`store`] says how to write a store of one's own, [`proto`] what a store has to do.
 
+mod agenda;
 pub mod blocking;
 mod client;
 pub mod env;

@@ -109,7 +109,6 @@ macro_rules! option_setters {
         ///
         /// It is how long others wait after a holder crashed, and how long a holder can be cut off from the store
         /// before its hold is lost.
-        #[must_use]
         pub fn ttl(mut self, ttl: Duration) -> Self {
             self.options.ttl = ttl;
             self
@@ -119,28 +118,24 @@ macro_rules! option_setters {
         ///
         /// It is asked for three times as often. A waiter that died costs the others at most this when its turn comes;
         /// one that was paused for longer queues again at the back.
-        #[must_use]
         pub fn patience(mut self, patience: Duration) -> Self {
             self.options.patience = patience;
             self
         }
 
         /// Whether holds are renewed in the background for as long as their guards live: they are by default.
-        #[must_use]
         pub fn watchdog(mut self, on: bool) -> Self {
             self.options.watchdog = on;
             self
         }
 
         /// How long after a renewal was sent the next one is: less than the ttl; a third of it by default.
-        #[must_use]
         pub fn watchdog_interval(mut self, interval: Duration) -> Self {
             self.options.watchdog_interval = Some(interval);
             self
         }
 
         /// Gives up waiting after `times` retries, `interval` apart. By default waiting has no such bound.
-        #[must_use]
         pub fn retry(self, times: usize, interval: Duration) -> Self {
             self.backoff(move || std::iter::repeat_n(interval, times))
         }
@@ -149,7 +144,6 @@ macro_rules! option_setters {
         ///
         /// The closure makes a new iterator for each wait; a builder of the `backon` crate fits as
         /// `.backoff(|| ExponentialBuilder::default().with_jitter().build())`.
-        #[must_use]
         pub fn backoff<I>(mut self, delays: impl Fn() -> I + Send + Sync + 'static) -> Self
         where
             I: Iterator<Item = Duration> + Send + 'static,
@@ -162,7 +156,6 @@ macro_rules! option_setters {
         ///
         /// The owner is the one that [`Locks::owner`](crate::Locks::owner) names, and otherwise the built
         /// [`Lock`](crate::Lock) with its clones.
-        #[must_use]
         pub fn reentrant(mut self, max: u32) -> Self {
             self.options.reentrant = Some(max);
             self
@@ -173,28 +166,24 @@ macro_rules! option_setters {
         ///
         /// Later fences are higher still, as they follow the store's clock; the memory is for a clock that was set back
         /// by less than this.
-        #[must_use]
         pub fn fence_memory(mut self, memory: Duration) -> Self {
             self.options.fence_memory = memory;
             self
         }
 
         /// How long to wait for one reply of the store: 2 s by default, 1 ms to 10 min.
-        #[must_use]
         pub fn op_timeout(mut self, timeout: Duration) -> Self {
             self.options.op_timeout = timeout;
             self
         }
 
         /// What the lock is held for, in a few words that others see beside host and pid: at most 256 bytes.
-        #[must_use]
         pub fn purpose(mut self, purpose: impl Into<String>) -> Self {
             self.options.purpose = Some(purpose.into());
             self
         }
 
         /// Metadata of one's own that others see, at most 1 KiB, instead of host, pid and purpose.
-        #[must_use]
         pub fn meta(mut self, meta: impl Into<bytes::Bytes>) -> Self {
             self.options.meta = Some(meta.into());
             self

@@ -21,13 +21,13 @@ use std::time::Duration;
 
 use tracing::Instrument;
 
+use crate::agenda::Parting;
 use crate::client::Client;
 use crate::env::Moment;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{What, Why};
 use crate::guard::Guard;
 use crate::hold::{Fence, Granted, certain_until};
-use crate::keeper::Parting;
 use crate::lock::Spec;
 use crate::pace::Pace;
 use crate::proto::{Acquire, ClaimId, Op, Outcome};
@@ -147,6 +147,7 @@ impl Bid {
         let give_up = timeout.map_or(Moment(u64::MAX), |timeout| self.begun + timeout);
         let mut watch = core.store.watch(&spec.key, self.id);
         let mut pace = Pace::new(&spec, core.store.traits().push);
+        let mut failure;
         loop {
             let now = core.env.now();
             let limit = options.op_timeout.min((give_up - now).max(Duration::from_millis(1)));
@@ -158,22 +159,23 @@ impl Bid {
                     if pace.answered() {
                         core.tell(&spec.key, || What::Waiting { ahead });
                     }
+                    failure = None;
                     now + pace.busy(ahead, retry_in)
                 }
-                Attempt::Failed(error) if now < give_up => match pace.failed(now) {
-                    Some(delay) => now + core.env.jitter(delay),
+                Attempt::Failed(error) => match pace.failed(now) {
+                    Some(delay) => {
+                        failure = Some(error);
+                        now + core.env.jitter(delay)
+                    }
                     None => return Err(self.fail(error)),
                 },
-                Attempt::Failed(error) => return Err(self.time_out(now, Some(error))),
             };
-            let ask_at = match pace.next_retry(now) {
-                Some(retry_at) => ask_at.min(retry_at),
-                None => return Err(self.time_out(now, None)),
-            };
+            let Some(retry_at) = pace.next_retry(now) else { return Err(self.time_out(now, failure)) };
+            let ask_at = ask_at.min(retry_at);
             tokio::select! {
                 push = watch.next() => if let Some(guard) = self.pushed(push) { return Ok(guard) },
                 () = core.env.sleep_until(ask_at.min(give_up)) => if ask_at >= give_up {
-                    return Err(self.time_out(give_up, None));
+                    return Err(self.time_out(give_up, failure));
                 },
             }
         }

@@ -11,9 +11,9 @@ type Step = (&'static str, fn() -> Outcome);
 const STEPS: &[Step] = &[
     ("tree", tree::main),
     ("fmt", fmt),
-    ("deny", deny),
     ("clippy", clippy),
     ("docs", docs),
+    ("deny", deny),
     ("msrv", msrv),
     ("test", || test::main(&[])),
 ];

@@ -78,7 +78,10 @@ impl Default for Memory {
 
 impl fmt::Debug for Memory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Memory").field("records", &self.records().by_key.len()).finish()
+        f.debug_struct("Memory")
+            .field("records", &self.records().by_key.len())
+            .field("waiting", &self.0.hub.len())
+            .finish()
     }
 }
 
