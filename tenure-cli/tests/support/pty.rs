@@ -18,7 +18,8 @@ pub(crate) struct Pty {
 impl Pty {
     /// Starts `command` as the leader of a session whose terminal this is; setsid(1) does that.
     pub(crate) fn start(command: &Command) -> Self {
-        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("a pty can be opened");
+        let master =
+            openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("a pty can be opened");
         grantpt(&master).and_then(|()| unlockpt(&master)).expect("a pty can be unlocked");
         let name = ptsname(&master, Vec::new()).expect("a pty has a name").into_string().expect("it is text");
         let side = || OpenOptions::new().read(true).write(true).open(&name).expect("the other side can be opened");
