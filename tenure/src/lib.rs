@@ -1,5 +1,7 @@
 //! A distributed lock that people can trust with money.
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod env;
 mod error;
 mod key;
