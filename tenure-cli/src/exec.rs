@@ -34,7 +34,9 @@ pub(crate) fn run(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     if getppid().is_none_or(|pid| pid.as_raw_nonzero().get() != parent) {
         return ExitCode::from(signalled(9));
     }
-    if foreground == 1 && let Some(mut terminal) = Terminal::open() {
+    if foreground == 1
+        && let Some(mut terminal) = Terminal::open()
+    {
         terminal.give(getpgrp());
     }
 

@@ -112,9 +112,10 @@ fn row(info: &LockInfo) -> Vec<String> {
     let until = info.holders.iter().map(|holder| holder.until).max();
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     let others = info.holders.len().saturating_sub(1);
-    let holders = info.holders.first().map(|first| {
-        if others == 0 { who(first) } else { format!("{} and {}", who(first), count(others, "other")) }
-    });
+    let holders = info
+        .holders
+        .first()
+        .map(|first| if others == 0 { who(first) } else { format!("{} and {}", who(first), count(others, "other")) });
     vec![
         printable(&info.name),
         kind_text(info),

@@ -35,7 +35,9 @@ const FAREWELL: Duration = Duration::from_secs(3);
 pub(crate) async fn run(url: &str, job: Job, json: bool) -> Result<u8> {
     let Job { name, how, wait, command } = &job;
     if how.grace() > how.ttl / 2 {
-        return Err(Failure::usage("--grace is more than half of --ttl: a hold in good order would look like one in doubt"));
+        return Err(Failure::usage(
+            "--grace is more than half of --ttl: a hold in good order would look like one in doubt",
+        ));
     }
     let report = Report::new(how, json);
     let mut signals = Signals::listen().map_err(|error| Failure::system("signals", error))?;
@@ -104,13 +106,7 @@ pub(crate) fn lock(locks: &Locks, name: &str, how: &How) -> Result<Lock> {
     Ok(builder.build()?)
 }
 
-async fn hold(
-    guard: &Guard,
-    how: &How,
-    command: &[OsString],
-    report: Report,
-    signals: &mut Signals,
-) -> Result<u8> {
+async fn hold(guard: &Guard, how: &How, command: &[OsString], report: Report, signals: &mut Signals) -> Result<u8> {
     let system = |error| Failure::system("the command cannot be started", error);
     let terminal = Terminal::open();
     // Listened to only now: while there was no command, Ctrl-Z was to suspend us as it does any process.

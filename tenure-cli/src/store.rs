@@ -13,7 +13,9 @@ pub(crate) fn url(given: Option<&str>) -> Result<String> {
         return Ok(url);
     }
     let folder = folder(std::env::var_os("XDG_STATE_HOME"), std::env::var_os("HOME")).ok_or_else(|| {
-        Failure::usage("there is no place for the locks of this user: set HOME, XDG_STATE_HOME or TENURE_STORE, or give --store")
+        Failure::usage(
+            "there is no place for the locks of this user: set HOME, XDG_STATE_HOME or TENURE_STORE, or give --store",
+        )
     })?;
     std::fs::DirBuilder::new()
         .recursive(true)
@@ -21,9 +23,7 @@ pub(crate) fn url(given: Option<&str>) -> Result<String> {
         .create(&folder)
         .map_err(|error| Failure::new(STORE, format!("the folder {} cannot be made: {error}", folder.display())))?;
     let path = folder.join("locks.db");
-    let path = path.to_str().ok_or_else(|| {
-        Failure::usage(format!("{} is not text: give --store", path.display()))
-    })?;
+    let path = path.to_str().ok_or_else(|| Failure::usage(format!("{} is not text: give --store", path.display())))?;
     Ok(format!("sqlite:{path}"))
 }
 

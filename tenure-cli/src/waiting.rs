@@ -55,7 +55,9 @@ fn describe(info: &LockInfo) -> String {
 
 /// How many wait ahead of this process.
 fn place(info: &LockInfo) -> usize {
-    let ours = |waiter: &Holder| waiter.meta.as_ref().is_some_and(|meta| meta.pid == std::process::id() && meta.host == host());
+    let ours = |waiter: &Holder| {
+        waiter.meta.as_ref().is_some_and(|meta| meta.pid == std::process::id() && meta.host == host())
+    };
     info.waiters.iter().position(ours).unwrap_or(info.waiters.len())
 }
 

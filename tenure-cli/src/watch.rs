@@ -63,9 +63,8 @@ fn claims(infos: &[LockInfo]) -> Claims {
     let of = |info: &LockInfo| {
         let holders = info.holders.iter().map(|claim| (claim, true));
         let all = holders.chain(info.waiters.iter().map(|claim| (claim, false)));
-        let entry = |(claim, is_in): (&Holder, bool)| {
-            ((info.name.clone(), claim.id), (claim.clone(), is_in, info.read_at))
-        };
+        let entry =
+            |(claim, is_in): (&Holder, bool)| ((info.name.clone(), claim.id), (claim.clone(), is_in, info.read_at));
         all.map(entry).collect::<Vec<_>>()
     };
     infos.iter().flat_map(of).collect()
@@ -94,8 +93,11 @@ fn changes<'a>(before: &'a Claims, now: &'a Claims) -> Vec<Change<'a>> {
         Change { what: if *is_in { "ended" } else { "left" }, name: &key.0, claim, seen_at: *seen_at }
     });
     let come = now.iter().filter(|(key, seen)| before.get(*key).is_none_or(|earlier| earlier.1 != seen.1));
-    let come = come.map(|(key, (claim, is_in, seen_at))| {
-        Change { what: if *is_in { "holds" } else { "waits" }, name: &key.0, claim, seen_at: *seen_at }
+    let come = come.map(|(key, (claim, is_in, seen_at))| Change {
+        what: if *is_in { "holds" } else { "waits" },
+        name: &key.0,
+        claim,
+        seen_at: *seen_at,
     });
     gone.chain(come).collect()
 }

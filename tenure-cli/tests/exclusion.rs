@@ -34,7 +34,7 @@ use support::{Running, Store, eventually};
 
 const PROCESSES: usize = 16;
 const ROUNDS: usize = 200;
-const TTL: Duration = Duration::from_secs(1);
+const TTL: Duration = Duration::from_millis(700);
 
 /// The resource refused the worker's fence.
 const REFUSED: u8 = 10;
@@ -47,8 +47,10 @@ fn main() -> ExitCode {
     }
     let stores: [(&str, fn() -> Store); 2] = [("sqlite", Store::sqlite), ("redis", Store::redis)];
     let trials = stores.into_iter().flat_map(|(name, store)| {
-        let without = Trial::test(format!("{name}::holds_never_overlap_whoever_is_killed"), move || contend(&store(), false));
-        let with = Trial::test(format!("{name}::no_update_is_lost_where_fences_are_checked"), move || contend(&store(), true));
+        let without =
+            Trial::test(format!("{name}::holds_never_overlap_whoever_is_killed"), move || contend(&store(), false));
+        let with =
+            Trial::test(format!("{name}::no_update_is_lost_where_fences_are_checked"), move || contend(&store(), true));
         [without, with]
     });
     // One after the other: each of them is a crowd by itself.
@@ -276,7 +278,8 @@ impl Worker {
 
     /// The file; locked where the resource checks, so that its check and its write are one step.
     fn resource(&self) -> File {
-        let file = OpenOptions::new().read(true).write(true).open(self.folder.join("number")).expect("it can be opened");
+        let file =
+            OpenOptions::new().read(true).write(true).open(self.folder.join("number")).expect("it can be opened");
         if self.part.starts_with("checked") {
             file.lock().expect("it can be locked");
         }

@@ -25,7 +25,8 @@ fn signals_are_passed_on_to_the_command() {
     ];
     for (name, signal) in signals {
         let ready = store.path(name);
-        let script = format!("trap 'echo {name}; exit 9' {name}; touch '{}'; while :; do sleep 0.02; done", ready.display());
+        let script =
+            format!("trap 'echo {name}; exit 9' {name}; touch '{}'; while :; do sleep 0.02; done", ready.display());
         let running = store.start(&["run", "x", "--", "sh", "-c", &script]);
         wait_for_file(&ready);
         running.signal(signal);
@@ -52,7 +53,8 @@ fn what_is_ignored_stays_ignored() {
     let tenure = env!("CARGO_BIN_EXE_tenure");
     let script = format!("trap '' HUP; exec '{tenure}' run x -- sh -c 'kill -HUP $PPID $$; sleep 0.1; echo alive'");
     let mut command = store.tenure(&[]);
-    let environment: Vec<_> = command.get_envs().map(|(name, value)| (name.to_owned(), value.map(ToOwned::to_owned))).collect();
+    let environment: Vec<_> =
+        command.get_envs().map(|(name, value)| (name.to_owned(), value.map(ToOwned::to_owned))).collect();
     command = Command::new("sh");
     command.args(["-c", &script]);
     for (name, value) in environment {

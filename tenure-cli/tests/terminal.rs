@@ -32,7 +32,8 @@ fn shell(store: &Store, args: &[&str]) -> Pty {
 #[test]
 fn the_command_reads_from_the_terminal_and_ctrl_c_reaches_it() {
     let store = Store::sqlite();
-    let script = "read line; echo \"got <$line>\"; trap 'echo caught; exit 7' INT; echo ready; while :; do sleep 0.02; done";
+    let script =
+        "read line; echo \"got <$line>\"; trap 'echo caught; exit 7' INT; echo ready; while :; do sleep 0.02; done";
     let mut pty = on_terminal(&store, &["run", "x", "--", "sh", "-c", script]);
     pty.type_in("hello\n");
     pty.expect("got <hello>");
@@ -68,7 +69,8 @@ fn a_command_whose_input_is_a_pipe_gets_the_terminal_when_it_asks() {
 #[test]
 fn ctrl_c_reaches_a_command_whose_input_is_a_pipe() {
     let store = Store::sqlite();
-    let script = "echo | tenure run x -- sh -c 'trap \"echo caught; exit 7\" INT; echo ready; while :; do sleep 0.02; done'";
+    let script =
+        "echo | tenure run x -- sh -c 'trap \"echo caught; exit 7\" INT; echo ready; while :; do sleep 0.02; done'";
     let mut pty = shell(&store, &["-c", script]);
     pty.expect("ready");
     pty.type_in("\x03");
@@ -129,8 +131,8 @@ fn a_command_whose_hold_lapsed_while_it_was_suspended_is_ended_by_fg() {
 fn where_nobody_could_continue_us_ctrl_z_does_nothing() {
     let store = Store::sqlite();
     // The leader of a session: no shell is above it.
-    let mut pty = on_terminal(&store, &["run", "x", "--", "sh", "-c", "echo ready; cat"]);
-    pty.expect("ready");
+    let mut pty = on_terminal(&store, &["run", "x", "--", "cat"]);
+    pty.expect_foreground("cat");
     pty.type_in("\x1a");
     pty.type_in("still here\n");
     pty.expect("still here\r\nstill here");
