@@ -29,6 +29,8 @@ mod redis;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
+#[cfg(feature = "redis")]
+pub use self::redis::Redis;
 pub use atomic::{Atomic, Loaded, Register, Step, step};
 pub use memory::Memory;
 pub use push::{Hub, Push, Watch};
