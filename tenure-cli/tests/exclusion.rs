@@ -34,7 +34,7 @@ use support::{Running, Store, eventually};
 
 const PROCESSES: usize = 16;
 const ROUNDS: usize = 200;
-const TTL: Duration = Duration::from_secs(1);
+const TTL: Duration = Duration::from_millis(700);
 
 /// The resource refused the worker's fence.
 const REFUSED: u8 = 10;

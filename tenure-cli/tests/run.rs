@@ -96,7 +96,8 @@ fn whoever_waits_gets_the_lock_when_it_is_released() {
     let said = text(&output.stdout);
     let (ran, deadline) = said.trim().split_once('\n').unwrap();
     let ran = Duration::from_nanos(ran.parse().unwrap());
-    assert!(ran > released && ran - released < Duration::from_secs(1), "{:?} after the release", ran - released);
+    // A waiter that nobody tells asks again after a second.
+    assert!(ran > released && ran - released < Duration::from_millis(700), "{:?} after it", ran - released);
     let left = Duration::from_millis(deadline.parse().unwrap()) - ran;
     assert!(left > Duration::from_secs(28), "it begins with the whole of its ttl, not with {left:?}");
 }

@@ -131,8 +131,8 @@ fn a_command_whose_hold_lapsed_while_it_was_suspended_is_ended_by_fg() {
 fn where_nobody_could_continue_us_ctrl_z_does_nothing() {
     let store = Store::sqlite();
     // The leader of a session: no shell is above it.
-    let mut pty = on_terminal(&store, &["run", "x", "--", "sh", "-c", "echo ready; cat"]);
-    pty.expect("ready");
+    let mut pty = on_terminal(&store, &["run", "x", "--", "cat"]);
+    pty.expect_foreground("cat");
     pty.type_in("\x1a");
     pty.type_in("still here\n");
     pty.expect("still here\r\nstill here");

@@ -12,6 +12,7 @@ use super::{Running, eventually};
 pub(crate) struct Pty {
     master: File,
     seen: Arc<Mutex<Vec<u8>>>,
+    reader: std::thread::JoinHandle<()>,
     process: Running,
 }
 
@@ -38,14 +39,14 @@ impl Pty {
         let master = File::from(master);
         let seen = Arc::new(Mutex::new(Vec::new()));
         let (mut reader, sink) = (master.try_clone().expect("a file can be cloned"), seen.clone());
-        std::thread::spawn(move || {
+        let reader = std::thread::spawn(move || {
             let mut buffer = [0; 4096];
             // It ends with an error when the last process leaves the terminal.
             while let Ok(length @ 1..) = reader.read(&mut buffer) {
                 sink.lock().expect("no panic").extend_from_slice(&buffer[..length]);
             }
         });
-        Self { master, seen, process }
+        Self { master, seen, reader, process }
     }
 
     /// Types.
@@ -70,24 +71,21 @@ impl Pty {
     /// Waits until a program of that name has the foreground.
     pub(crate) fn expect_foreground(&self, name: &str) {
         eventually(&format!("{name} has the foreground"), || {
-            let group = rustix::termios::tcgetpgrp(&self.master).expect("the terminal has a foreground group");
+            // There is none before the session has begun.
+            let Ok(group) = rustix::termios::tcgetpgrp(&self.master) else { return false };
             let leader = std::fs::read_to_string(format!("/proc/{}/comm", group.as_raw_nonzero()));
             leader.is_ok_and(|leader| leader.trim() == name)
         });
     }
 
-    /// Forgets what was shown so far.
-    pub(crate) fn clear(&self) {
-        self.seen.lock().expect("no panic").clear();
-    }
-
-    /// Waits until the leader ends.
+    /// Waits until the leader ends, and the last of what was shown is read.
     pub(crate) fn wait(mut self) -> (ExitStatus, String) {
         let mut status = None;
         eventually("the session ends", || {
             status = self.process.child().try_wait().expect("it can be waited for");
             status.is_some()
         });
+        eventually("nobody is left on the terminal", || self.reader.is_finished());
         (status.expect("it ended"), self.seen())
     }
 }
