@@ -148,7 +148,7 @@ async fn script_pairs(mut stock: MultiplexedConnection, task: u32, pairs: u32) {
         for op in [acquire(id), release] {
             let command = redis_script::command(key.as_bytes(), &op, "");
             let value = stock.send_packed_command(&command).await.expect("the server answers");
-            let outcome = redis_script::reply(value).expect("as a script does").outcome;
+            let outcome = redis_script::reply(&op, value).expect("as a script does").outcome;
             assert!(matches!(outcome, Outcome::Held { .. } | Outcome::Gone { .. }), "{outcome:?}");
         }
     }
