@@ -89,9 +89,9 @@ fn claim(op: &Acquire, inbox: &str) -> Vec<u8> {
     let owner = op.owner.as_ref().map_or_else(String::new, |owner| format!("o{owner}"));
     bytes.extend((owner.len() as u16).to_le_bytes());
     bytes.extend(owner.as_bytes());
+    bytes.extend((2 + inbox.len() as u32 + op.meta.len() as u32).to_le_bytes());
     bytes.extend((inbox.len() as u16).to_le_bytes());
     bytes.extend(inbox.as_bytes());
-    bytes.extend((op.meta.len() as u32).to_le_bytes());
     bytes.extend(&op.meta);
     bytes
 }
@@ -278,10 +278,10 @@ fn entry(bytes: &mut Bytes, record: &mut Record) -> Option<()> {
     let length = bytes.try_get_u16_le().ok()?;
     let owner = text(part(bytes, length.into())?)?;
     let owner = owner.strip_prefix('o').map(Owner::new);
-    let length = bytes.try_get_u16_le().ok()?;
-    let inbox = text(part(bytes, length.into())?)?.into();
     let length = bytes.try_get_u32_le().ok()?;
-    let meta = part(bytes, length as usize)?;
+    let mut meta = part(bytes, length as usize)?;
+    let length = meta.try_get_u16_le().ok()?;
+    let inbox = text(part(&mut meta, length.into())?)?.into();
     match (permits, fence) {
         (0, _) => record.buried.push(Grave { id, until }),
         (_, 0) => record.queue.push(Entry { id, owner, permits, since, until, fence, ticket, inbox, meta }),
