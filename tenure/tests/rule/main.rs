@@ -11,13 +11,16 @@ use tenure::Key;
 use tenure::proto::{At, Micros, Record};
 use tenure::store::step;
 
-#[path = "rule/history.rs"]
+mod fences;
 mod history;
-#[path = "rule/promises.rs"]
+mod lock;
 mod promises;
+mod stories;
+mod turn;
 
-use history::{Turn, histories};
+use history::histories;
 use promises::Kept;
+use turn::{Turn, name_of};
 
 /// Makes each promise a test of its own, and all of them a list.
 macro_rules! promises {
@@ -105,7 +108,7 @@ fn every_answer_comes_up() {
     let counts = RefCell::new(BTreeMap::<&str, usize>::new());
     hold(false, || {
         |turn: &Turn<'_>| {
-            *counts.borrow_mut().entry(promises::name_of(turn.outcome)).or_default() += usize::from(!turn.is_look);
+            *counts.borrow_mut().entry(name_of(turn.outcome)).or_default() += usize::from(!turn.is_look);
             *counts.borrow_mut().entry("grant").or_default() += turn.grants.len();
             Ok(())
         }
