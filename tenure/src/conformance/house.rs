@@ -10,7 +10,7 @@ use futures_util::{StreamExt, future::select, stream::FuturesUnordered};
 
 use super::Subject;
 use super::admission::odd_names;
-use super::lock::{LONG, Lock, SHORT, With, eventually, fresh_id, fresh_key, held, mutex, permits, reader};
+use super::lock::{LONG, Lock, SHORT, With, eventually, fresh_id, fresh_key, mutex, permits, reader};
 use crate::env::{Env, spawn};
 use crate::error::Result;
 use crate::key::Key;
@@ -198,17 +198,21 @@ struct Crowd {
 
 async fn visit(lock: Lock, kind: Claim, crowd: Arc<Crowd>) {
     let env = Env::system();
-    let ask_again = Duration::from_millis(if lock.store.traits().push { 50 } else { 5 });
+    let push = lock.store.traits().push;
     for _ in 0..VISITS {
         let claim = Acquire { claim: kind, ..reader().waiting(LONG) };
         let mut watch = lock.store.watch(&lock.key, claim.id);
         let deadline = env.now() + LONG;
         let fence = loop {
-            if let Some(held) = held(lock.acquire(&claim).await) {
-                break held.fence;
-            }
+            let millis = match lock.acquire(&claim).await.outcome {
+                Outcome::Held { fence, .. } => break fence,
+                Outcome::Busy { .. } if push => 50,
+                // Those at the front ask sooner.
+                Outcome::Busy { ahead, .. } => 2 + 2 * u64::from(ahead),
+                other => panic!("neither let in nor kept out: {other:?}"),
+            };
             assert!(env.now() < deadline, "kept out for {LONG:?}");
-            env.timeout(ask_again, watch.next()).await;
+            env.timeout(Duration::from_millis(millis), watch.next()).await;
         };
         let inside = crowd.inside.fetch_add(1, SeqCst) + 1;
         assert!(inside <= crowd.most, "{inside} are in, and {} may be", crowd.most);
