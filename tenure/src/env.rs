@@ -3,6 +3,8 @@
 //! The system's clock for leases is `CLOCK_BOOTTIME`, which goes on while the machine is suspended: a hold that expired
 //! during the suspend is known to be over at the first look after it. [`std::time::Instant`] would still call it held.
 
+#![allow(clippy::disallowed_methods, reason = "this is where they are allowed")]
+
 use std::fmt;
 use std::future::Future;
 use std::ops::{Add, Sub};

@@ -1,0 +1,299 @@
+//! What the server is sent and what it sends back: operations, replies, pushed grants, and the record as it lies under
+//! its key. `apply.lua` is the other side of each of these encodings.
+
+#![allow(unreachable_pub, reason = "tests and benchmarks reach this module through the `conformance` feature")]
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use redis::{Cmd, Value};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::proto::{
+    Acquire, ClaimId, Entry, Grant, Grave, Inbox, Micros, Op, Outcome, Owner, Record, Refusal, Reply, Was, micros,
+};
+use crate::store::Seen;
+
+/// A script, and the name that the server knows it by once it was loaded.
+#[derive(Debug)]
+pub struct Script {
+    /// For `SCRIPT LOAD`.
+    pub source: &'static str,
+    /// For `EVALSHA`.
+    pub sha: String,
+}
+
+impl Script {
+    fn new(source: &'static str) -> Self {
+        Self { source, sha: sha1_smol::Sha1::from(source).digest().to_string() }
+    }
+}
+
+/// The script that [`command`] calls.
+pub static APPLY: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("apply.lua")));
+
+/// The script that [`read_command`] calls.
+pub static READ: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("read.lua")));
+
+/// The code of the error that the scripts answer with when something else lies under the key.
+pub const FOREIGN: &str = "TENUREFOREIGN";
+
+/// How many operations one call may carry: enough to share its price, and over in a fraction of a millisecond.
+pub const BATCH: usize = 50;
+
+/// Carries out `op` on the record under `key`. `inbox` is the channel that a later grant is published to; where it is
+/// empty, nothing is.
+pub fn command(key: &[u8], op: &Op, inbox: &str) -> Cmd {
+    batch(&[(key, op)], inbox)
+}
+
+/// Carries out several operations, at most [`BATCH`], in one call. On a cluster all keys must share a slot.
+pub fn batch(calls: &[(&[u8], &Op)], inbox: &str) -> Cmd {
+    let mut cmd = Cmd::with_capacity(3 + 3 * calls.len(), 300 * calls.len());
+    cmd.arg("EVALSHA").arg(&APPLY.sha).arg(calls.len());
+    for (key, _) in calls {
+        cmd.arg(key);
+    }
+    for (_, op) in calls {
+        match op {
+            Op::Acquire(op) => cmd.arg(acquisition(op)).arg(claim(op, inbox)),
+            Op::Renew(op) => cmd.arg(timed(2, op.ttl)).arg(op.id.as_bytes()),
+            Op::Release(op) => cmd.arg(timed(3, op.bury)).arg(op.id.as_bytes()),
+        };
+    }
+    cmd
+}
+
+fn timed(kind: u8, span: Duration) -> Vec<u8> {
+    let mut bytes = vec![kind];
+    bytes.extend(micros(span).to_le_bytes());
+    bytes
+}
+
+fn acquisition(op: &Acquire) -> Vec<u8> {
+    let mut bytes = timed(1, op.ttl);
+    bytes.extend(micros(op.patience).to_le_bytes());
+    bytes.extend(micros(op.memory).to_le_bytes());
+    let max = if op.owner.is_some() { op.max } else { 1 };
+    bytes.extend(max.to_le_bytes());
+    bytes.extend(op.claim.limit().to_le_bytes());
+    bytes
+}
+
+/// The part of an entry that the claim brings along, as it is stored.
+fn claim(op: &Acquire, inbox: &str) -> Vec<u8> {
+    let mut bytes = op.id.as_bytes().to_vec();
+    bytes.extend(op.claim.permits().to_le_bytes());
+    // An owner may have an empty name: nobody is empty, and everybody has a letter before the name.
+    let owner = op.owner.as_ref().map_or_else(String::new, |owner| format!("o{owner}"));
+    bytes.extend((owner.len() as u16).to_le_bytes());
+    bytes.extend(owner.as_bytes());
+    bytes.extend((inbox.len() as u16).to_le_bytes());
+    bytes.extend(inbox.as_bytes());
+    bytes.extend((op.meta.len() as u32).to_le_bytes());
+    bytes.extend(&op.meta);
+    bytes
+}
+
+/// The answer to [`command`].
+///
+/// # Errors
+///
+/// [`ErrorKind::Foreign`] when something else lies under the key, [`ErrorKind::Corrupt`] when it is no answer.
+pub fn reply(op: &Op, value: Value) -> Result<Reply> {
+    let outcome_and_time = match value {
+        // All went as it was asked, and this is when.
+        Value::Int(now) => u64::try_from(now).ok().map(|now| (as_asked(op, now), now)),
+        Value::BulkString(bytes) => packed(&bytes),
+        Value::ServerError(error) if error.code() == FOREIGN => return Err(foreign()),
+        _ => None,
+    };
+    let (outcome, now) = outcome_and_time
+        .ok_or_else(|| Error::new(ErrorKind::Corrupt, "the server's answer is not one that the script gives"))?;
+    Ok(Reply { outcome, now })
+}
+
+/// The answers to [`batch`].
+///
+/// # Errors
+///
+/// As [`reply`], each for itself.
+pub fn replies(ops: &[&Op], value: Value) -> Vec<Result<Reply>> {
+    match value {
+        Value::Array(values) if ops.len() > 1 && values.len() == ops.len() => {
+            ops.iter().zip(values).map(|(op, value)| reply(op, value)).collect()
+        }
+        value => ops.iter().map(|op| reply(op, value.clone())).collect(),
+    }
+}
+
+fn as_asked(op: &Op, now: Micros) -> Outcome {
+    match op {
+        Op::Acquire(op) => Outcome::Held { fence: now, since: now, until: now + micros(op.ttl), waiting: 0 },
+        Op::Renew(_) => Outcome::Gone { was: Was::Unknown },
+        Op::Release(_) => Outcome::Gone { was: Was::Holding },
+    }
+}
+
+fn packed(mut bytes: &[u8]) -> Option<(Outcome, Micros)> {
+    let kind = bytes.try_get_u8().ok()?;
+    let now = bytes.try_get_u64_le().ok()?;
+    let outcome = match kind {
+        0 => Outcome::Held {
+            fence: bytes.try_get_u64_le().ok()?,
+            since: bytes.try_get_u64_le().ok()?,
+            until: bytes.try_get_u64_le().ok()?,
+            waiting: bytes.try_get_u32_le().ok()?,
+        },
+        1 => Outcome::Busy {
+            ahead: bytes.try_get_u32_le().ok()?,
+            retry_in: Duration::from_micros(bytes.try_get_u64_le().ok()?),
+        },
+        2 => {
+            let was = [Was::Holding, Was::Waiting, Was::Unknown];
+            Outcome::Gone { was: *was.get(usize::from(bytes.try_get_u8().ok()?))? }
+        }
+        3 => {
+            let why = bytes.try_get_u8().ok()?;
+            let mismatch = Refusal::Mismatch { limit: bytes.try_get_u32_le().ok()? };
+            Outcome::Refused(*[mismatch, Refusal::Deadlock, Refusal::Full, Refusal::Buried].get(usize::from(why))?)
+        }
+        _ => return None,
+    };
+    bytes.is_empty().then_some((outcome, now))
+}
+
+fn foreign() -> Error {
+    let message = "what lies under the lock's key is no lock record of a version known here; it was left alone: use \
+                   another name or prefix, or remove it by hand";
+    Error::new(ErrorKind::Foreign, message)
+}
+
+/// Asks for the record under `key` and the server's clock, changing nothing.
+pub fn read_command(key: &[u8]) -> Cmd {
+    let mut cmd = Cmd::new();
+    cmd.arg("EVALSHA_RO").arg(&READ.sha).arg(1).arg(key);
+    cmd
+}
+
+/// The answer to [`read_command`]: the record as it stands at the server's clock.
+///
+/// # Errors
+///
+/// [`ErrorKind::Corrupt`] when it is none, [`ErrorKind::Foreign`] when the value is of another version.
+pub fn record(value: Value) -> Result<Seen> {
+    let (record, now) = stored(value)?;
+    Ok(Seen { record: record.seen_at(now), now })
+}
+
+/// The answer to [`read_command`] as it was stored, whoever's time has passed.
+///
+/// # Errors
+///
+/// As [`record`].
+pub fn stored(value: Value) -> Result<(Record, Micros)> {
+    let corrupt = || Error::new(ErrorKind::Corrupt, "the lock's record is damaged");
+    let Value::Array(items) = value else { return Err(corrupt()) };
+    let Ok([seconds, fraction, value]) = <[Value; 3]>::try_from(items) else { return Err(corrupt()) };
+    let number = |value| match value {
+        Value::BulkString(digits) => std::str::from_utf8(&digits).ok().and_then(|digits| digits.parse::<u64>().ok()),
+        _ => None,
+    };
+    let now = number(seconds).zip(number(fraction)).map(|(seconds, fraction)| seconds * 1_000_000 + fraction);
+    let record = match value {
+        Value::Nil => Some(Record::default()),
+        Value::BulkString(bytes) if bytes.starts_with(MAGIC) => small(bytes.into()),
+        Value::Array(fields) => match crowd(fields) {
+            Some(record) => Some(record),
+            None => return Err(foreign()),
+        },
+        _ => return Err(foreign()),
+    };
+    record.zip(now).ok_or_else(corrupt)
+}
+
+/// The grant that was published as `payload`. It does not say to which inbox: to the one that it came from.
+pub fn grant(payload: &[u8]) -> Option<Grant> {
+    let (id, fence) = payload.split_first_chunk::<16>()?;
+    let fence = u64::from_le_bytes(fence.try_into().ok()?);
+    Some(Grant { id: ClaimId::from_bytes(id)?, fence, inbox: Inbox::from("") })
+}
+
+// -- the record under its key --------------------------------------------------------------------------------------
+
+/// How every record begins: a name and the version of the encoding.
+const MAGIC: &[u8] = b"tenure\x01";
+
+/// A small record: one string, the header and then every entry.
+fn small(mut bytes: Bytes) -> Option<Record> {
+    let mut record = header(&mut bytes)?;
+    while !bytes.is_empty() {
+        entry(&mut bytes, &mut record)?;
+    }
+    record.queue.sort_by_key(|entry| entry.ticket);
+    Some(record)
+}
+
+/// A record with a crowd: a hash, one field the header, one for each entry; the others are indexes of the script's own.
+fn crowd(fields: Vec<Value>) -> Option<Record> {
+    let mut entries = Record::default();
+    let mut head = None;
+    for pair in fields.chunks_exact(2) {
+        let [Value::BulkString(field), Value::BulkString(value)] = pair else { return None };
+        let mut value = Bytes::copy_from_slice(value);
+        match field.first()? {
+            b'h' => head = Some(header(&mut value)?),
+            b'e' => entry(&mut value, &mut entries)?,
+            b'q' | b'o' => {}
+            _ => return None,
+        }
+    }
+    entries.queue.sort_by_key(|entry| entry.ticket);
+    Some(Record { holders: entries.holders, queue: entries.queue, buried: entries.buried, ..head? })
+}
+
+fn header(bytes: &mut Bytes) -> Option<Record> {
+    part(bytes, MAGIC.len()).filter(|magic| magic == MAGIC)?;
+    // How many entries follow in a small record, which its length says as well.
+    bytes.try_get_u8().ok()?;
+    Some(Record {
+        expires: bytes.try_get_u64_le().ok()?,
+        alarm: bytes.try_get_u64_le().ok()?,
+        memory: bytes.try_get_u64_le().ok()?,
+        fence: bytes.try_get_u64_le().ok()?,
+        ticket: bytes.try_get_i64_le().ok()?,
+        limit: bytes.try_get_u32_le().ok()?,
+        ..Record::default()
+    })
+}
+
+fn entry(bytes: &mut Bytes, record: &mut Record) -> Option<()> {
+    let since = bytes.try_get_u64_le().ok()?;
+    let until = bytes.try_get_u64_le().ok()?;
+    let fence = bytes.try_get_u64_le().ok()?;
+    let ticket = bytes.try_get_i64_le().ok()?;
+    let id = ClaimId::from_bytes(&part(bytes, 16)?)?;
+    let permits = bytes.try_get_u32_le().ok()?;
+    let length = bytes.try_get_u16_le().ok()?;
+    let owner = text(part(bytes, length.into())?)?;
+    let owner = owner.strip_prefix('o').map(Owner::new);
+    let length = bytes.try_get_u16_le().ok()?;
+    let inbox = text(part(bytes, length.into())?)?.into();
+    let length = bytes.try_get_u32_le().ok()?;
+    let meta = part(bytes, length as usize)?;
+    match (permits, fence) {
+        (0, _) => record.buried.push(Grave { id, until }),
+        (_, 0) => record.queue.push(Entry { id, owner, permits, since, until, fence, ticket, inbox, meta }),
+        _ => record.holders.push(Entry { id, owner, permits, since, until, fence, ticket, inbox, meta }),
+    }
+    Some(())
+}
+
+fn part(bytes: &mut Bytes, length: usize) -> Option<Bytes> {
+    (bytes.len() >= length).then(|| bytes.split_to(length))
+}
+
+fn text(bytes: Bytes) -> Option<String> {
+    String::from_utf8(bytes.into()).ok()
+}
