@@ -84,9 +84,6 @@ impl Record {
     /// The record is changed in place; where the answer changed nothing it compares equal to what it was.
     pub fn apply(&mut self, op: &Op, at: At<'_>) -> (Reply, Vec<Grant>) {
         let now = at.now;
-        if self.expires <= now {
-            *self = Self::default();
-        }
         self.sweep(now);
         let mut grants = self.let_in(now);
         let outcome = match op {
@@ -102,9 +99,6 @@ impl Record {
 
     /// The record as it stands at `now`, with everyone gone whose time has passed. Nobody is let in by looking.
     pub fn seen_at(mut self, now: Micros) -> Self {
-        if self.expires <= now {
-            return Self::default();
-        }
         self.sweep(now);
         self
     }
@@ -117,6 +111,9 @@ impl Record {
     // -- 1. sweep ------------------------------------------------------------------------------------------------
 
     fn sweep(&mut self, now: Micros) {
+        if self.expires <= now {
+            *self = Self::default();
+        }
         if now < self.alarm {
             return;
         }

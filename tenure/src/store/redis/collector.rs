@@ -263,7 +263,10 @@ mod tests {
     }
 
     fn name(command: &Cmd) -> String {
-        command.args_iter().map(|arg| if let redis::Arg::Simple(arg) = arg { String::from_utf8_lossy(arg) } else { "".into() }).collect()
+        command
+            .args_iter()
+            .map(|arg| if let redis::Arg::Simple(arg) = arg { String::from_utf8_lossy(arg) } else { "".into() })
+            .collect()
     }
 
     impl Transport for Arc<Echo> {
