@@ -45,14 +45,14 @@ fn main() -> ExitCode {
         let (folder, part) = (arguments.next().expect("a folder"), arguments.next().expect("a part to play"));
         return Worker::new(Path::new(&folder), &part).work();
     }
-    let stores: [(&str, fn() -> Store); 2] = [("sqlite", Store::sqlite), ("redis", Store::redis)];
-    let trials = stores.into_iter().flat_map(|(name, store)| {
-        let without =
-            Trial::test(format!("{name}::holds_never_overlap_whoever_is_killed"), move || contend(&store(), false));
-        let with =
-            Trial::test(format!("{name}::no_update_is_lost_where_fences_are_checked"), move || contend(&store(), true));
-        [without, with]
-    });
+    let trials = |name: &str, store: fn() -> Store| {
+        let trial = |promise: &str, stops| Trial::test(format!("{name}::{promise}"), move || contend(&store(), stops));
+        [
+            trial("holds_never_overlap_whoever_is_killed", false),
+            trial("no_update_is_lost_where_fences_are_checked", true),
+        ]
+    };
+    let trials = [trials("sqlite", Store::sqlite), trials("redis", Store::redis)].into_iter().flatten();
     // One after the other: each of them is a crowd by itself.
     let arguments = Arguments { test_threads: Some(1), ..Arguments::from_args() };
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
