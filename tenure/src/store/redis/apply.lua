@@ -62,11 +62,11 @@ for i = 1, #KEYS do
   elseif op == ACQUIRE and count == 0 then
     local _, remember, most, of = unpack('<I8I8I4I4', what, 10)
     if most > 0 then
-      if alarm <= now then alarm, expires = NEVER, now + memory end
+      if alarm <= now then alarm = NEVER end
       local ends = now + span
       fence = fence < now and now or fence + 1
       if alarm > ends then alarm = ends end
-      if expires < ends + remember then expires = ends + remember end
+      expires = math.max(expires, math.max(ends, fence + 1) + remember)
       answer = fence == now and now or pack(HELD, 0, now, fence, now, ends, 0)
       after = pack('<c7BI8I8I8I8i8I4I8I8I8i8c0', MAGIC, 1, expires, alarm, remember, fence, ticket, of, now, ends, fence,
         ticket, who)
@@ -75,11 +75,11 @@ for i = 1, #KEYS do
     local since, ends, token = unpack('<I8I8I8', text, 53)
     if op == RENEW and token > 0 then
       if ends < now + span then ends = now + span end
-      if expires < ends + memory then expires = ends + memory end
+      expires = math.max(expires, math.max(ends, fence + 1) + memory)
       answer = pack(HELD, 0, now, token, since, ends, 0)
       after = pack('<c7BI8c36I8I8', MAGIC, 1, expires, sub(text, 17, 52), since, ends) .. sub(text, 69)
     elseif op == RELEASE and span == 0 and token > 0 then
-      expires = now + memory
+      expires = math.max(now, fence + 1) + memory
       answer, after = now, pack('<c7BI8c36', MAGIC, 0, expires, sub(text, 17, 52))
     end
   end
@@ -197,24 +197,28 @@ local function leave(e)
   end
 end
 
--- Notes that somebody's time passes then.
+-- Until when the last fence is remembered if the lock is last used at `last`.
+local function remembered_after(last) return max(last, r.fence + 1) + r.memory end
+
+-- Notes that a claim's time passes then.
 local function expect(ends)
-  r.alarm, r.expires = min(r.alarm, ends), max(r.expires, ends + r.memory)
+  r.alarm, r.expires = min(r.alarm, ends), max(r.expires, remembered_after(ends))
 end
 
 local function forget_soon_if_empty()
-  if r.holders == 0 and r.waiting == 0 then r.expires = max(r.tomb, now + r.memory) end
+  if r.holders == 0 and r.waiting == 0 then r.expires = max(r.tomb, remembered_after(now)) end
 end
 
 -- -- 1. sweep ----------------------------------------------------------------------------------------------------------
 
 local function sweep()
   read_all()
+  local in_use = r.holders + r.waiting > 0
   r.alarm = NEVER
   for _, e in pairs(r.e) do
     if e and e.ends <= now then leave(e) elseif e then r.alarm = min(r.alarm, e.ends) end
   end
-  forget_soon_if_empty()
+  if in_use then forget_soon_if_empty() end
 end
 
 -- -- 2. let in ---------------------------------------------------------------------------------------------------------
@@ -269,10 +273,7 @@ local function wait(e, old, is_in, patience, memory)
   end
   if patience == 0 then
     local answer = busy(old and old.ticket or r.ticket + 1)
-    if old then
-      leave(old)
-      forget_soon_if_empty()
-    end
+    if old then leave(old) end
     return answer
   end
   r.memory = memory
@@ -285,7 +286,7 @@ local function wait(e, old, is_in, patience, memory)
   end
   -- An owner that is in stands at the front, everyone else at the back.
   if old then leave(old) end
-  e.since, e.ends = old and old.since or now, now + patience
+  e.since, e.ends = old and old.since or now, max(old and old.ends or 0, now + patience)
   e.ticket = is_in and r.waiting > 0 and r.head - 1 or r.ticket + 1
   r.ticket = max(r.ticket, e.ticket)
   put(e)
@@ -324,14 +325,19 @@ end
 
 local function release(id, bury)
   local e, was = get('e', id), UNKNOWN
-  local buried = e and e.permits == 0
-  if e and not buried then
+  local grave = e and e.permits == 0 and e
+  if e and not grave then
     was = e.fence > 0 and HOLDING or WAITING
     leave(e)
   end
-  if bury > 0 and not buried then
-    put({ since = 0, ends = now + bury, fence = 0, ticket = 0, id = id, permits = 0, owner = '', rest = '\0\0' })
-    expect(now + bury)
+  if bury > 0 then
+    local ends = now + bury
+    if grave then
+      leave(grave)
+      ends = max(ends, grave.ends)
+    end
+    put({ since = 0, ends = ends, fence = 0, ticket = 0, id = id, permits = 0, owner = '', rest = '\0\0' })
+    r.alarm, r.expires = min(r.alarm, now + bury), max(r.expires, now + bury)
   end
   if was ~= UNKNOWN then forget_soon_if_empty() end
   return pack('<BI8B', 2, now, was)
