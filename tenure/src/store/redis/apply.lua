@@ -22,7 +22,7 @@
 local MAGIC, HEAD = 'tenure\1', '<c7BI8I8I8I8i8I4' -- magic, entries, expires, alarm, memory, fence, ticket, limit
 local SUMS = '<I4I4I4I8i8I8'           -- holders, waiting, graves, the holders' weight, the head's ticket, the last grave
 local ENTRY = '<I8I8I8i8c16I4I2c0I4c0' -- since, until, fence, ticket; id, permits, owner, rest: the inbox and the meta
-local HELD = '<BI8I8I8I8I4'            -- 0, now, fence, since, until, waiting
+local HELD = '<c1I8I8I8I8I4'           -- H, now, fence, since, until, waiting
 local NEVER = 9007199254740991
 local BLANK = 'tenure\1\0\0\0\0\0\0\0\0\0\255\255\255\255\255\255\31\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0'
 local ACQUIRE, RENEW, RELEASE = 1, 2, 3
@@ -32,53 +32,60 @@ local call, pack, unpack, sub, format = redis.call, struct.pack, struct.unpack, 
 local time = call('TIME')
 local now = time[1] * 1000000 + time[2]
 
--- What lies under a key that is no string: nothing, a hash, for which it is `false`, or nothing of ours.
-local function other(key)
+-- What lies under a key that is no string: nothing, or the header of a crowd and the claim's own entry, or something else.
+local function look(key, id)
   local kind = call('TYPE', key).ok
-  return kind == 'none' and BLANK or kind ~= 'hash' and ''
+  if kind == 'hash' then return spread(call('HMGET', key, 'h', 'e' .. id)) end
+  return kind == 'none' and BLANK
 end
 
 -- -- the commonest cases, in short -----------------------------------------------------------------------------------
 --
--- Somebody enters where nobody is, and the only one in renews or leaves. Functions come later, for to make one costs as
--- much as to use it. Where all went as it was asked, the time is the answer.
+-- Somebody enters where nobody is; the only one in renews or leaves; one of a crowd renews. The rule's functions come
+-- later, for to make one costs as much as to call it. Where all went as it was asked, the time is the answer.
 
 local texts, answers, later, seen = call('MGET', spread(KEYS)), {}, nil, #KEYS > 1 and {}
 for i = 1, #KEYS do
-  local key, what, who, text = KEYS[i], ARGV[2 * i - 1], ARGV[2 * i], texts[i] or other(KEYS[i])
+  local key, what, who, text, own = KEYS[i], ARGV[2 * i - 1], ARGV[2 * i], texts[i], nil
   local op, span = unpack('<BI8', what)
+  local twice = seen and seen[key]
+  if not text and not twice then text, own = look(key, sub(who, 1, 16)) end
   local answer, after, magic, count, expires, alarm, memory, fence, ticket, limit
-  if seen and seen[key] then
-    text = nil
-  elseif text and #text >= #BLANK then
+  if text and #text >= #BLANK and not twice then
     magic, count, expires, alarm, memory, fence, ticket, limit = unpack(HEAD, text)
-    if expires <= now then
-      text, count, expires, alarm, memory, fence, ticket = BLANK, 0, 0, NEVER, 0, 0, 0
-    end
   end
-  texts[i] = text
   if magic ~= MAGIC then
-    -- It is not ours, or is a crowd, or was changed further up.
-  elseif op == ACQUIRE and count == 0 then
+    -- Somebody else's, or changed further up.
+  elseif op == ACQUIRE and (count == 0 or expires <= now) then
     local _, remember, most, of = unpack('<I8I8I4I4', what, 10)
     if most > 0 then
-      if alarm <= now then alarm = NEVER end
       local ends = now + span
+      if expires <= now then
+        expires, alarm, fence, ticket = 0, NEVER, 0, 0
+      elseif alarm <= now then
+        alarm = NEVER
+      end
       fence = fence < now and now or fence + 1
       if alarm > ends then alarm = ends end
       expires = math.max(expires, math.max(ends, fence + 1) + remember)
-      answer = fence == now and now or pack(HELD, 0, now, fence, now, ends, 0)
+      answer = fence == now and now or pack(HELD, 'H', now, fence, now, ends, 0)
       after = pack('<c7BI8I8I8I8i8I4I8I8I8i8c0', MAGIC, 1, expires, alarm, remember, fence, ticket, of, now, ends, fence,
         ticket, who)
     end
-  elseif count == 1 and alarm > now and sub(text, 85, 100) == who then
-    local since, ends, token = unpack('<I8I8I8', text, 53)
+  elseif alarm > now and (own or count == 1 and sub(text, 85, 100) == who) then
+    local since, ends, token = unpack('<I8I8I8', own or text, own and 1 or 53)
     if op == RENEW and token > 0 then
       if ends < now + span then ends = now + span end
       expires = math.max(expires, math.max(ends, fence + 1) + memory)
-      answer = pack(HELD, 0, now, token, since, ends, 0)
-      after = pack('<c7BI8c36I8I8', MAGIC, 1, expires, sub(text, 17, 52), since, ends) .. sub(text, 69)
-    elseif op == RELEASE and span == 0 and token > 0 then
+      local head = pack('<c7BI8', MAGIC, count, expires)
+      answer = pack(HELD, 'H', now, token, since, ends, own and unpack('<I4', text, 57) or 0)
+      if own then
+        call('HSET', key, 'h', head .. sub(text, 17), 'e' .. who, pack('<I8I8', since, ends) .. sub(own, 17))
+        call('PEXPIREAT', key, format('%d', (expires + 999) / 1000))
+      else
+        after = pack('<c16c36I8I8', head, sub(text, 17, 52), since, ends) .. sub(text, 69)
+      end
+    elseif op == RELEASE and count == 1 and span == 0 and token > 0 then
       expires = math.max(now, fence + 1) + memory
       answer, after = now, pack('<c7BI8c36', MAGIC, 0, expires, sub(text, 17, 52))
     end
@@ -86,10 +93,10 @@ for i = 1, #KEYS do
   if seen then seen[key] = true end
   if not answer then
     later = later or {}
-    later[#later + 1] = i
-  elseif expires > now then
+    later[#later + 1] = { i = i, text = text, own = own, twice = twice }
+  elseif after and expires > now then
     call('SET', key, after, 'PXAT', format('%d', (expires + 999) / 1000))
-  else
+  elseif after then
     call('DEL', key)
   end
   answers[i] = answer
@@ -98,18 +105,13 @@ if not later then return #KEYS == 1 and answers[1] or answers end
 
 -- -- any operation on any record ---------------------------------------------------------------------------------------
 
-local HOLDING, WAITING, UNKNOWN = 0, 1, 2
-local MISMATCH, DEADLOCK, FULL, BURIED = 0, 1, 2, 3
-local MANY, FEW = 8, 4                 -- more than MANY entries become a crowd, and FEW are small again
-local min, max = math.min, math.max
-
 -- The record at hand. `e` holds entries by id, `q` ids by ticket, `o` lists of ids by owner: of a small record all, of a
 -- crowd as much as was read (`partial`), and `false` where there is certainly nothing. `changed` is what has to be
 -- written of a crowd; `room` says that somebody left, so that the head may fit.
 local r
 
 local function parse(text, at)
-  local since, ends, fence, ticket, id, permits, owner, rest, behind = unpack(ENTRY, text, at)
+  local since, ends, fence, ticket, id, permits, owner, rest, behind = struct.unpack(ENTRY, text, at)
   return { since = since, ends = ends, fence = fence, ticket = ticket, id = id, permits = permits, owner = owner,
     rest = rest }, behind
 end
@@ -125,7 +127,7 @@ end
 local function get(kind, name)
   local known = r[kind][name]
   if known == nil and r.partial then
-    local text = call('HGET', r.key, kind .. name)
+    local text = redis.call('HGET', r.key, kind .. name)
     known = text and unwrap(kind, text)
     r[kind][name] = known
   end
@@ -138,9 +140,9 @@ local function set(kind, name, value)
 end
 
 local function read_all()
-  local fields = r.partial and call('HGETALL', r.key) or {}
+  local fields = r.partial and redis.call('HGETALL', r.key) or {}
   for i = 1, #fields, 2 do
-    local kind, name = sub(fields[i], 1, 1), sub(fields[i], 2)
+    local kind, name = string.sub(fields[i], 1, 1), string.sub(fields[i], 2)
     if kind == 'q' then name = tonumber(name) end
     if kind ~= 'h' and r[kind][name] == nil then r[kind][name] = unwrap(kind, fields[i + 1]) end
   end
@@ -152,7 +154,7 @@ local function standing(owner)
   local permits, token, ids = 0, 0, owner ~= '' and get('o', owner) or {}
   for i = 1, #ids do
     local e = get('e', ids[i])
-    if e.fence > 0 then permits, token = max(permits, e.permits), max(token, e.fence) end
+    if e.fence > 0 then permits, token = math.max(permits, e.permits), math.max(token, e.fence) end
   end
   return permits, token, ids
 end
@@ -165,13 +167,13 @@ local function put(e)
     set('o', e.owner, ids)
   end
   if e.permits == 0 then
-    r.graves, r.tomb = r.graves + 1, max(r.tomb, e.ends)
+    r.graves, r.tomb = r.graves + 1, math.max(r.tomb, e.ends)
   elseif e.fence == 0 then
     if r.waiting == 0 or e.ticket < r.head then r.head = e.ticket end
     r.waiting = r.waiting + 1
     set('q', e.ticket, e.id)
   else
-    r.holders, r.weight = r.holders + 1, r.weight + max(0, e.permits - permits)
+    r.holders, r.weight = r.holders + 1, r.weight + math.max(0, e.permits - permits)
   end
 end
 
@@ -193,30 +195,31 @@ local function leave(e)
       repeat r.head = r.head + 1 until get('q', r.head)
     end
   else
-    r.holders, r.weight, r.room = r.holders - 1, r.weight - max(0, e.permits - standing(e.owner)), true
+    r.holders, r.weight, r.room = r.holders - 1, r.weight - math.max(0, e.permits - standing(e.owner)), true
   end
 end
 
 -- Until when the last fence is remembered if the lock is last used at `last`.
-local function remembered_after(last) return max(last, r.fence + 1) + r.memory end
+local function remembered_after(last) return math.max(last, r.fence + 1) + r.memory end
 
 -- Notes that a claim's time passes then.
 local function expect(ends)
-  r.alarm, r.expires = min(r.alarm, ends), max(r.expires, remembered_after(ends))
+  r.alarm, r.expires = math.min(r.alarm, ends), math.max(r.expires, remembered_after(ends))
 end
 
 local function forget_soon_if_empty()
-  if r.holders == 0 and r.waiting == 0 then r.expires = max(r.tomb, remembered_after(now)) end
+  if r.holders == 0 and r.waiting == 0 then r.expires = math.max(r.tomb, remembered_after(now)) end
 end
 
 -- -- 1. sweep ----------------------------------------------------------------------------------------------------------
 
 local function sweep()
+  if now < r.alarm then return end
   read_all()
   local in_use = r.holders + r.waiting > 0
   r.alarm = NEVER
   for _, e in pairs(r.e) do
-    if e and e.ends <= now then leave(e) elseif e then r.alarm = min(r.alarm, e.ends) end
+    if e and e.ends <= now then leave(e) elseif e then r.alarm = math.min(r.alarm, e.ends) end
   end
   if in_use then forget_soon_if_empty() end
 end
@@ -227,7 +230,7 @@ end
 local function enter(e)
   local permits, token = standing(e.owner)
   if permits < e.permits then
-    token = max(r.fence + 1, now)
+    token = math.max(r.fence + 1, now)
     r.fence = token
   end
   e.fence = token
@@ -250,16 +253,17 @@ end
 
 -- -- 3. answer ---------------------------------------------------------------------------------------------------------
 
-local function held(e) return pack(HELD, 0, now, e.fence, e.since, e.ends, r.waiting) end
-local function refused(why, what) return pack('<BI8BI4', 3, now, why, what or 0) end
+local function held(e) return struct.pack(HELD, 'H', now, e.fence, e.since, e.ends, r.waiting) end
+local function gone(was) return struct.pack('<c1I8c1', 'G', now, was) end
+local function refused(why) return struct.pack('<c1I8c1I4', 'R', now, why, r.limit) end
 
 local function busy(ticket)
-  local ahead = r.waiting > 0 and max(0, ticket - r.head) or 0
-  return pack('<BI8I4I8', 1, now, ahead, max(0, r.alarm - now))
+  local ahead = r.waiting > 0 and math.max(0, ticket - r.head) or 0
+  return struct.pack('<c1I8I4I8', 'B', now, ahead, math.max(0, r.alarm - now))
 end
 
 local function extend(e, ttl)
-  e.ends = max(e.ends, now + ttl)
+  e.ends = math.max(e.ends, now + ttl)
   expect(e.ends)
   set('e', e.id, e)
   return held(e)
@@ -269,7 +273,7 @@ local function wait(e, old, is_in, patience, memory)
   local head = is_in and r.waiting > 0 and get('e', get('q', r.head))
   if head and head.owner ~= e.owner and standing(head.owner) > 0 then
     if old then leave(old) end
-    return refused(DEADLOCK)
+    return refused('d') -- deadlock
   end
   if patience == 0 then
     local answer = busy(old and old.ticket or r.ticket + 1)
@@ -279,32 +283,34 @@ local function wait(e, old, is_in, patience, memory)
   r.memory = memory
   expect(now + patience)
   if old and (not is_in or head.owner == e.owner) then
-    old.ends = max(old.ends, now + patience)
-    old.rest = sub(e.rest, 1, 2 + unpack('<I2', e.rest)) .. sub(old.rest, 3 + unpack('<I2', old.rest))
+    -- The rest begins with the inbox and its length.
+    local new, known = struct.unpack('<I2', e.rest), struct.unpack('<I2', old.rest)
+    old.rest = string.sub(e.rest, 1, 2 + new) .. string.sub(old.rest, 3 + known)
+    old.ends = math.max(old.ends, now + patience)
     set('e', old.id, old)
     return busy(old.ticket)
   end
   -- An owner that is in stands at the front, everyone else at the back.
   if old then leave(old) end
-  e.since, e.ends = old and old.since or now, max(old and old.ends or 0, now + patience)
+  e.since, e.ends = old and old.since or now, math.max(old and old.ends or 0, now + patience)
   e.ticket = is_in and r.waiting > 0 and r.head - 1 or r.ticket + 1
-  r.ticket = max(r.ticket, e.ticket)
+  r.ticket = math.max(r.ticket, e.ticket)
   put(e)
   return busy(e.ticket)
 end
 
 local function acquire(who, ttl, patience, memory, most, limit)
-  local e = parse(pack('<I8I8I8i8', now, now + ttl, 0, r.ticket) .. who)
+  local e = parse(struct.pack('<I8I8I8i8', now, now + ttl, 0, r.ticket) .. who)
   local old = get('e', e.id)
-  if old and old.permits == 0 then return refused(BURIED) end
+  if old and old.permits == 0 then return refused('b') end -- buried
   if old and old.fence > 0 then
     r.memory = memory
     return extend(old, ttl)
   end
   local is_empty = r.holders == 0 and r.waiting == 0
-  if not is_empty and r.limit ~= limit then return refused(MISMATCH, r.limit) end
+  if not is_empty and r.limit ~= limit then return refused('m') end -- mismatch
   local permits, _, ids = standing(e.owner)
-  if not old and e.owner ~= '' and #ids >= most then return refused(FULL) end
+  if not old and e.owner ~= '' and #ids >= most then return refused('f') end -- full
 
   local is_in = permits > 0
   if is_empty then r.limit = limit end
@@ -320,27 +326,27 @@ end
 local function renew(id, ttl)
   local e = get('e', id)
   if e and e.fence > 0 then return extend(e, ttl) end
-  return pack('<BI8B', 2, now, e and e.permits > 0 and WAITING or UNKNOWN)
+  return gone(e and e.permits > 0 and 'w' or 'u')
 end
 
 local function release(id, bury)
-  local e, was = get('e', id), UNKNOWN
+  local e, was = get('e', id), 'u' -- unknown
   local grave = e and e.permits == 0 and e
   if e and not grave then
-    was = e.fence > 0 and HOLDING or WAITING
+    was = e.fence > 0 and 'h' or 'w' -- holding, waiting
     leave(e)
   end
   if bury > 0 then
     local ends = now + bury
+    r.alarm, r.expires = math.min(r.alarm, ends), math.max(r.expires, ends)
     if grave then
       leave(grave)
-      ends = max(ends, grave.ends)
+      ends = math.max(ends, grave.ends)
     end
     put({ since = 0, ends = ends, fence = 0, ticket = 0, id = id, permits = 0, owner = '', rest = '\0\0' })
-    r.alarm, r.expires = min(r.alarm, now + bury), max(r.expires, now + bury)
   end
-  if was ~= UNKNOWN then forget_soon_if_empty() end
-  return pack('<BI8B', 2, now, was)
+  if was ~= 'u' then forget_soon_if_empty() end
+  return gone(was)
 end
 
 -- -- the record under its key --------------------------------------------------------------------------------------------
@@ -348,27 +354,31 @@ end
 local function wrap(kind, value)
   if kind == 'q' then return value end
   if kind == 'o' then return table.concat(value) end
-  return pack(ENTRY, value.since, value.ends, value.fence, value.ticket, value.id, value.permits, #value.owner,
+  return struct.pack(ENTRY, value.since, value.ends, value.fence, value.ticket, value.id, value.permits, #value.owner,
     value.owner, #value.rest, value.rest)
 end
 
-local function save_small(head)
-  local parts = { head }
-  read_all()
-  for _, e in pairs(r.e) do
-    if e then parts[#parts + 1] = wrap('e', e) end
+local function load(key, text, own, id)
+  r = { key = key, crowd = own ~= nil, partial = own ~= nil, changed = {}, dirty = false, room = false,
+    e = {}, q = {}, o = {}, expires = 0, alarm = 0, memory = 0, fence = 0, ticket = 0, limit = 0,
+    holders = 0, waiting = 0, graves = 0, weight = 0, head = 0, tomb = 0 }
+  local at, e, _ = #BLANK + 1, nil, nil
+  _, _, r.expires, r.alarm, r.memory, r.fence, r.ticket, r.limit = struct.unpack(HEAD, text)
+  if r.crowd then
+    r.holders, r.waiting, r.graves, r.weight, r.head, r.tomb = struct.unpack(SUMS, text, at)
+    r.e[id] = own and parse(own)
   end
-  if r.expires > now then
-    call('SET', r.key, table.concat(parts), 'PXAT', format('%d', (r.expires + 999) / 1000))
-  else
-    call('DEL', r.key)
+  while not r.crowd and at <= #text do
+    e, at = parse(text, at)
+    put(e)
   end
+  r.dirty = false
 end
 
--- Writes what changed of a crowd, or all of it where it was small so far.
+-- Writes what changed of a crowd, or all of it where it was small so far; `head` is its header.
 local function save_crowd(head)
   if not r.crowd then
-    call('DEL', r.key)
+    redis.call('DEL', r.key)
     for kind in string.gmatch('eqo', '.') do
       for name, value in pairs(r[kind]) do r.changed[kind .. name] = value or nil end
     end
@@ -376,63 +386,59 @@ local function save_crowd(head)
   local set, del = { 'h', head }, {}
   for field, value in pairs(r.changed) do
     if value then
-      set[#set + 1], set[#set + 2] = field, wrap(sub(field, 1, 1), value)
+      set[#set + 1], set[#set + 2] = field, wrap(string.sub(field, 1, 1), value)
     else
       del[#del + 1] = field
     end
   end
   -- As many at a time as Lua can pass on.
-  for at = 1, #set, 1000 do call('HSET', r.key, spread(set, at, min(at + 999, #set))) end
-  for at = 1, #del, 1000 do call('HDEL', r.key, spread(del, at, min(at + 999, #del))) end
-  call('PEXPIREAT', r.key, format('%d', (r.expires + 999) / 1000))
+  for at = 1, #set, 1000 do redis.call('HSET', r.key, spread(set, at, math.min(at + 999, #set))) end
+  for at = 1, #del, 1000 do redis.call('HDEL', r.key, spread(del, at, math.min(at + 999, #del))) end
+  redis.call('PEXPIREAT', r.key, string.format('%d', (r.expires + 999) / 1000))
 end
 
-for _, i in ipairs(later) do
-  local key, what, who, text, own = KEYS[i], ARGV[2 * i - 1], ARGV[2 * i], texts[i], nil
-  if text == nil then text = call('MGET', key)[1] or other(key) end
-  local id, crowd = sub(who, 1, 16), not text
-  if crowd then text, own = spread(call('HMGET', key, 'h', 'e' .. id)) end
-  if not text or #text < #BLANK or sub(text, 1, 7) ~= MAGIC then
-    answers[i] = redis.error_reply('TENUREFOREIGN what lies under the key is no lock record of a version known here')
-  else
-    r = { key = key, crowd = crowd, partial = crowd, changed = {}, dirty = false, room = false, e = {}, q = {}, o = {},
-      expires = 0, alarm = 0, memory = 0, fence = 0, ticket = 0, limit = 0,
-      holders = 0, waiting = 0, graves = 0, weight = 0, head = 0, tomb = 0 }
-    if unpack('<I8', text, 9) <= now then
-      text, r.crowd, r.partial = BLANK, false, false
-    end
-    local at, grants, _ = #BLANK + 1, {}, nil
-    _, _, r.expires, r.alarm, r.memory, r.fence, r.ticket, r.limit = unpack(HEAD, text)
-    if r.crowd then
-      r.holders, r.waiting, r.graves, r.weight, r.head, r.tomb = unpack(SUMS, text, at)
-      r.e[id] = own and parse(own)
-    else
-      while at <= #text do
-        own, at = parse(text, at)
-        put(own)
-      end
-      r.dirty = false
-    end
+local function save_small(head)
+  if r.expires <= now then return redis.call('DEL', r.key) end
+  read_all()
+  local parts = { head }
+  for _, e in pairs(r.e) do
+    if e then parts[#parts + 1] = wrap('e', e) end
+  end
+  redis.call('SET', r.key, table.concat(parts), 'PXAT', string.format('%d', (r.expires + 999) / 1000))
+end
 
-    if r.alarm <= now then sweep() end
+-- More than 8 entries become a crowd, and 4 are small again.
+local function save(text)
+  local count = r.holders + r.waiting + r.graves
+  local many = count > (r.crowd and 4 or 8)
+  local head = struct.pack(HEAD, 'tenure\1', many and 255 or count, r.expires, r.alarm, r.memory, r.fence, r.ticket, r.limit)
+  if many then head = head .. struct.pack(SUMS, r.holders, r.waiting, r.graves, r.weight, r.head, r.tomb) end
+  if not r.dirty and head == string.sub(text, 1, #head) then return end
+  if many then save_crowd(head) else save_small(head) end
+end
+
+for _, it in ipairs(later) do
+  local key, what, who, text, own = KEYS[it.i], ARGV[2 * it.i - 1], ARGV[2 * it.i], it.text, it.own
+  local id, grants = sub(who, 1, 16), {}
+  if it.twice then text, own = call('MGET', key)[1], nil end
+  if not text then text, own = look(key, id) end
+  if not text or #text < #BLANK or sub(text, 1, 7) ~= MAGIC then
+    answers[it.i] = redis.error_reply('TENUREFOREIGN what lies under the key is no lock record of a version known here')
+  else
+    if unpack('<I8', text, 9) <= now then text, own = BLANK, nil end
+    load(key, text, own, id)
+    sweep()
     let_in(grants)
     local early, op, span = #grants, unpack('<BI8', what)
     if op == ACQUIRE then
-      answers[i] = acquire(who, span, unpack('<I8I8I4I4', what, 10))
+      answers[it.i] = acquire(who, span, unpack('<I8I8I4I4', what, 10))
     elseif op == RENEW then
-      answers[i] = renew(id, span)
+      answers[it.i] = renew(id, span)
     else
-      answers[i] = release(id, span)
+      answers[it.i] = release(id, span)
     end
     let_in(grants)
-
-    local count = r.holders + r.waiting + r.graves
-    local many = count > (r.crowd and FEW or MANY)
-    local head = pack(HEAD, MAGIC, many and 255 or count, r.expires, r.alarm, r.memory, r.fence, r.ticket, r.limit)
-    if many then head = head .. pack(SUMS, r.holders, r.waiting, r.graves, r.weight, r.head, r.tomb) end
-    if r.dirty or sub(text, 1, #head) ~= head then
-      if many then save_crowd(head) else save_small(head) end
-    end
+    save(text)
     -- A push is a courtesy, and must not fail what has been written. Who asks needs no telling.
     for n, e in ipairs(grants) do
       local inbox = unpack('<I2c0', e.rest)

@@ -140,25 +140,31 @@ fn packed(mut bytes: &[u8]) -> Option<(Outcome, Micros)> {
     let kind = bytes.try_get_u8().ok()?;
     let now = bytes.try_get_u64_le().ok()?;
     let outcome = match kind {
-        0 => Outcome::Held {
+        b'H' => Outcome::Held {
             fence: bytes.try_get_u64_le().ok()?,
             since: bytes.try_get_u64_le().ok()?,
             until: bytes.try_get_u64_le().ok()?,
             waiting: bytes.try_get_u32_le().ok()?,
         },
-        1 => Outcome::Busy {
+        b'B' => Outcome::Busy {
             ahead: bytes.try_get_u32_le().ok()?,
             retry_in: Duration::from_micros(bytes.try_get_u64_le().ok()?),
         },
-        2 => {
-            let was = [Was::Holding, Was::Waiting, Was::Unknown];
-            Outcome::Gone { was: *was.get(usize::from(bytes.try_get_u8().ok()?))? }
-        }
-        3 => {
-            let why = bytes.try_get_u8().ok()?;
-            let mismatch = Refusal::Mismatch { limit: bytes.try_get_u32_le().ok()? };
-            Outcome::Refused(*[mismatch, Refusal::Deadlock, Refusal::Full, Refusal::Buried].get(usize::from(why))?)
-        }
+        b'G' => Outcome::Gone {
+            was: match bytes.try_get_u8().ok()? {
+                b'h' => Was::Holding,
+                b'w' => Was::Waiting,
+                b'u' => Was::Unknown,
+                _ => return None,
+            },
+        },
+        b'R' => Outcome::Refused(match (bytes.try_get_u8().ok()?, bytes.try_get_u32_le().ok()?) {
+            (b'm', limit) => Refusal::Mismatch { limit },
+            (b'd', _) => Refusal::Deadlock,
+            (b'f', _) => Refusal::Full,
+            (b'b', _) => Refusal::Buried,
+            _ => return None,
+        }),
         _ => return None,
     };
     bytes.is_empty().then_some((outcome, now))
