@@ -189,7 +189,9 @@ pub fn read_command(key: &[u8]) -> Cmd {
 ///
 /// [`ErrorKind::Corrupt`] when it is none, [`ErrorKind::Foreign`] when the value is of another version.
 pub fn record(value: Value) -> Result<Seen> {
-    let (record, now) = stored(value)?;
+    let (mut record, now) = stored(value)?;
+    // They lie there in no order, and are shown in that of their grants.
+    record.holders.sort_by_key(|entry| (entry.since, entry.fence));
     Ok(Seen { record: record.seen_at(now), now })
 }
 
