@@ -88,7 +88,7 @@ fn a_stored_record_goes_by_the_same_rule() {
         let (key, mut stored) = (key.clone(), None::<(Vec<u8>, Micros)>);
         move |turn: &Turn<'_>| {
             // A store may forget what has expired.
-            let forgotten = stored.take_if(|(_, expires)| *expires <= turn.now && turn.now % 2 == 0).is_some();
+            let forgotten = stored.take_if(|(_, expires)| *expires <= turn.now && turn.now.is_multiple_of(2)).is_some();
             let value = stored.as_ref().map(|(value, _)| &value[..]);
             let step =
                 step(&key, value, turn.op, At { now: turn.now, inbox: turn.inbox }).map_err(|e| e.to_string())?;
