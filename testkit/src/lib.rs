@@ -2,9 +2,16 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests live in real time")]
 
+pub mod bench;
+mod fake;
+mod proxy;
 mod redis;
+mod tls;
 
+pub use fake::Fake;
+pub use proxy::Proxy;
 pub use redis::{Redis, redis_server};
+pub use tls::TlsRedis;
 
 use std::net::TcpListener;
 

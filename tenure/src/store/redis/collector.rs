@@ -1,0 +1,393 @@
+//! Gathers the commands of all tasks that are ready at the same moment into one write.
+//!
+//! ```text
+//!   task ──┐                                            ┌──▶ task
+//!   task ──┼──▶ queue ──one yield──▶ one pipeline ──────┼──▶ task
+//!   task ──┘                                            └──▶ task
+//!
+//!   task ─────────── nothing under way ────────────────────▶ task
+//! ```
+//!
+//! The first command in the queue starts a carrier, a task of its own, that steps back once, so that everyone who is
+//! ready comes before it, and then takes the whole queue. It is no caller's future that carries the others' commands:
+//! one that is dropped, or simply not polled, concerns nobody else. A lone task does not pay for any of this: where
+//! nothing is under way, a command goes straight to the transport.
+//!
+//! A server forgets its scripts when it restarts and at `SCRIPT FLUSH`, and then answers `NOSCRIPT`, which says that
+//! the command was not carried out. Those commands are sent again behind the scripts, once for all of a batch.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use redis::{Cmd, Pipeline, ServerErrorKind, Value};
+use tokio::sync::oneshot;
+
+use super::transport::Transport;
+use crate::env;
+use crate::error::{Error, ErrorKind, Result};
+
+/// Above a transport; clones share it. A server's own error to a command is the command's value.
+pub(super) struct Collector<T>(Arc<Shared<T>>);
+
+struct Shared<T> {
+    transport: T,
+    /// What loads the scripts that commands call.
+    scripts: Vec<Cmd>,
+    queue: Mutex<Vec<Waiting>>,
+    /// How many commands were given to the transport and have no answer yet.
+    under_way: AtomicUsize,
+}
+
+struct Waiting {
+    command: Cmd,
+    reply: oneshot::Sender<Result<Value>>,
+}
+
+impl<T> Clone for Collector<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T: Transport> Collector<T> {
+    pub(super) fn new(transport: T, scripts: Vec<Cmd>) -> Self {
+        let (queue, under_way) = (Mutex::default(), AtomicUsize::new(0));
+        Self(Arc::new(Shared { transport, scripts, queue, under_way }))
+    }
+
+    pub(super) fn transport(&self) -> &T {
+        &self.0.transport
+    }
+
+    /// Sends one command, together with whatever else is ready to go.
+    ///
+    /// # Errors
+    ///
+    /// As [`Transport::one`].
+    ///
+    /// # Cancel safety
+    ///
+    /// A command whose caller is gone before it is sent is not sent; other commands are not concerned.
+    pub(super) async fn call(&self, command: Cmd) -> Result<Value> {
+        let shared = &self.0;
+        if shared.under_way.load(Ordering::Relaxed) == 0 && shared.queue().is_empty() {
+            return shared.carry_one(command).await;
+        }
+        let (reply, answer) = oneshot::channel();
+        let is_first = {
+            let mut queue = shared.queue();
+            queue.push(Waiting { command, reply });
+            queue.len() == 1
+        };
+        if is_first {
+            env::spawn(Carrier { shared: shared.clone(), is_due: true }.run());
+        }
+        answer.await.unwrap_or_else(|_| {
+            let message = "the runtime that carried the command has ended; the command may have been carried out";
+            Err(Error::new(ErrorKind::NoReply, message))
+        })
+    }
+
+    /// Sends many commands in one write; their answers in their order.
+    pub(super) async fn call_many(&self, commands: Pipeline) -> Vec<Result<Value>> {
+        self.0.carry_many(commands).await
+    }
+}
+
+impl<T: Transport> Shared<T> {
+    fn queue(&self) -> MutexGuard<'_, Vec<Waiting>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn carry_one(&self, command: Cmd) -> Result<Value> {
+        let _under_way = UnderWay::begin(&self.under_way, 1);
+        let value = self.transport.one(&command).await?;
+        if !is_noscript(&value) {
+            return Ok(value);
+        }
+        let mut values = vec![Ok(value)];
+        self.with_scripts(std::slice::from_ref(&command), &mut values).await;
+        values.swap_remove(0)
+    }
+
+    async fn carry_many(&self, commands: Pipeline) -> Vec<Result<Value>> {
+        let _under_way = UnderWay::begin(&self.under_way, commands.len());
+        match self.transport.many(&commands).await {
+            Err(error) => vec![Err(error); commands.len()],
+            Ok(values) => {
+                let mut values: Vec<_> = values.into_iter().map(Ok).collect();
+                if values.iter().flatten().any(is_noscript) {
+                    let commands: Vec<_> = commands.cmd_iter().cloned().collect();
+                    self.with_scripts(&commands, &mut values).await;
+                }
+                values
+            }
+        }
+    }
+
+    /// Loads the scripts and sends again what came back for want of them. Somebody may call `SCRIPT FLUSH` in between.
+    async fn with_scripts(&self, commands: &[Cmd], values: &mut [Result<Value>]) {
+        for _ in 0..FLUSHES {
+            let lacking = |value: &Result<Value>| value.as_ref().is_ok_and(is_noscript);
+            let again: Vec<usize> = (0..values.len()).filter(|&i| lacking(&values[i])).collect();
+            if again.is_empty() {
+                return;
+            }
+            let mut pipeline = Pipeline::with_capacity(self.scripts.len() + again.len());
+            let resent = again.iter().map(|&i| &commands[i]);
+            self.scripts.iter().chain(resent).for_each(|command| _ = pipeline.add_command(command.clone()));
+            match self.transport.many(&pipeline).await {
+                Err(error) => again.iter().for_each(|&i| values[i] = Err(error.clone())),
+                Ok(mut answers) => {
+                    // Where the scripts cannot be loaded, that is what their callers have to know.
+                    let refused =
+                        answers.drain(..self.scripts.len()).find(|loaded| matches!(loaded, Value::ServerError(_)));
+                    for (i, answer) in again.into_iter().zip(answers) {
+                        values[i] = Ok(refused.clone().filter(|_| is_noscript(&answer)).unwrap_or(answer));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// How often the scripts may be flushed while a command is on its way to them.
+const FLUSHES: usize = 3;
+
+fn is_noscript(value: &Value) -> bool {
+    matches!(value, Value::ServerError(error) if error.kind() == Some(ServerErrorKind::NoScript))
+}
+
+/// Takes the queue to the transport and the answers to their callers.
+struct Carrier<T: Transport> {
+    shared: Arc<Shared<T>>,
+    /// Whether the queue still waits for it.
+    is_due: bool,
+}
+
+impl<T: Transport> Carrier<T> {
+    async fn run(mut self) {
+        tokio::task::yield_now().await;
+        self.is_due = false;
+        let mut waiting = std::mem::take(&mut *self.shared.queue());
+        waiting.retain(|one| !one.reply.is_closed());
+        if waiting.len() == 1 {
+            let Waiting { command, reply } = waiting.swap_remove(0);
+            let _ = reply.send(self.shared.carry_one(command).await);
+            return;
+        }
+        let (mut pipeline, mut replies) = (Pipeline::with_capacity(waiting.len()), Vec::with_capacity(waiting.len()));
+        for Waiting { command, reply } in waiting {
+            pipeline.add_command(command);
+            replies.push(reply);
+        }
+        if !replies.is_empty() {
+            for (reply, value) in replies.into_iter().zip(self.shared.carry_many(pipeline).await) {
+                let _ = reply.send(value);
+            }
+        }
+    }
+}
+
+impl<T: Transport> Drop for Carrier<T> {
+    /// The runtime may end before the queue is taken, or there may be none.
+    fn drop(&mut self) {
+        if self.is_due {
+            for Waiting { reply, .. } in std::mem::take(&mut *self.shared.queue()) {
+                let error = Error::new(ErrorKind::Unavailable, "the runtime ended before the command was sent");
+                let _ = reply.send(Err(error));
+            }
+        }
+    }
+}
+
+/// Counts commands as under way for as long as it lives.
+struct UnderWay<'a>(&'a AtomicUsize, usize);
+
+impl<'a> UnderWay<'a> {
+    fn begin(count: &'a AtomicUsize, n: usize) -> Self {
+        count.fetch_add(n, Ordering::Relaxed);
+        Self(count, n)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(self.1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+    use tokio::sync::Semaphore;
+
+    /// Answers each command with its own name, once it may; `SCRIPT` makes the commands that begin with `E` known.
+    #[derive(Default)]
+    struct Echo {
+        sent: Mutex<Vec<Vec<String>>>,
+        knows_scripts: std::sync::atomic::AtomicBool,
+        gate: Option<Semaphore>,
+    }
+
+    impl Echo {
+        fn closed() -> Self {
+            Self { gate: Some(Semaphore::new(0)), ..Self::default() }
+        }
+
+        fn open(&self) {
+            self.gate.as_ref().unwrap().add_permits(1_000);
+        }
+
+        async fn answer(&self, names: Vec<String>) -> Vec<Value> {
+            self.sent.lock().unwrap().push(names.clone());
+            if let Some(gate) = &self.gate {
+                gate.acquire().await.unwrap().forget();
+            }
+            let answer = |name: String| match &name[..1] {
+                "S" => {
+                    self.knows_scripts.store(true, Ordering::Relaxed);
+                    Value::Okay
+                }
+                "E" if !self.knows_scripts.load(Ordering::Relaxed) => error("NOSCRIPT none"),
+                "X" => error("OOM no"),
+                _ => Value::SimpleString(name),
+            };
+            names.into_iter().map(answer).collect()
+        }
+    }
+
+    fn error(line: &str) -> Value {
+        redis::parse_redis_value(format!("-{line}\r\n").as_bytes()).unwrap()
+    }
+
+    fn name(command: &Cmd) -> String {
+        command
+            .args_iter()
+            .map(|arg| if let redis::Arg::Simple(arg) = arg { String::from_utf8_lossy(arg) } else { "".into() })
+            .collect()
+    }
+
+    impl Transport for Arc<Echo> {
+        async fn one(&self, command: &Cmd) -> Result<Value> {
+            Ok(self.answer(vec![name(command)]).await.swap_remove(0))
+        }
+
+        async fn many(&self, commands: &Pipeline) -> Result<Vec<Value>> {
+            Ok(self.answer(commands.cmd_iter().map(name).collect()).await)
+        }
+    }
+
+    fn collector(echo: Echo) -> (Arc<Echo>, Collector<Arc<Echo>>) {
+        let echo = Arc::new(echo);
+        (echo.clone(), Collector::new(echo, vec![redis::cmd("SCRIPT")]))
+    }
+
+    fn echoed(name: &str) -> Value {
+        Value::SimpleString(name.into())
+    }
+
+    #[tokio::test]
+    async fn a_lone_command_goes_straight_and_a_crowd_goes_together() {
+        let (echo, collector) = collector(Echo::default());
+        assert_eq!(collector.call(redis::cmd("alone")).await.unwrap(), echoed("alone"));
+        let tasks: Vec<_> = (0..100)
+            .map(|i| {
+                let collector = collector.clone();
+                tokio::spawn(async move { collector.call(redis::cmd(&format!("c{i}"))).await.unwrap() })
+            })
+            .collect();
+        for (i, task) in tasks.into_iter().enumerate() {
+            assert_eq!(task.await.unwrap(), echoed(&format!("c{i}")), "each gets the answer to its own command");
+        }
+        // The transport of this test answers at once, so nothing is ever under way when the next one looks.
+        assert_eq!(echo.sent.lock().unwrap().len(), 101);
+
+        let (echo, collector) = self::collector(Echo::closed());
+        let tasks: Vec<_> = (0..100)
+            .map(|i| {
+                let collector = collector.clone();
+                tokio::spawn(async move { collector.call(redis::cmd(&format!("c{i}"))).await.unwrap() })
+            })
+            .collect();
+        while echo.sent.lock().unwrap().len() < 2 {
+            tokio::task::yield_now().await;
+        }
+        echo.open();
+        for (i, task) in tasks.into_iter().enumerate() {
+            assert_eq!(task.await.unwrap(), echoed(&format!("c{i}")));
+        }
+        let sizes: Vec<_> = echo.sent.lock().unwrap().iter().map(Vec::len).collect();
+        assert_eq!(sizes, [1, 99]);
+    }
+
+    #[tokio::test]
+    async fn one_error_is_one_commands_error() {
+        let (echo, collector) = collector(Echo::closed());
+        echo.open();
+        let all = ["a", "X", "b", "X", "c"].map(|name| collector.call(redis::cmd(name)));
+        let values = futures_util::future::join_all(all).await;
+        let values: Vec<_> = values.into_iter().map(Result::unwrap).collect();
+        assert_eq!(values, [echoed("a"), error("OOM no"), echoed("b"), error("OOM no"), echoed("c")]);
+    }
+
+    #[tokio::test]
+    async fn who_is_gone_before_the_sending_is_not_sent_and_harms_nobody() {
+        let (echo, collector) = collector(Echo::closed());
+        let calls: Vec<_> = ["first", "gone", "stays"]
+            .map(|name| {
+                let collector = collector.clone();
+                Box::pin(async move { collector.call(redis::cmd(name)).await })
+            })
+            .into();
+        let [mut first, mut gone, mut stays] = <[_; 3]>::try_from(calls).ok().unwrap();
+        for call in [&mut first, &mut gone, &mut stays] {
+            assert!(futures_util::poll!(call.as_mut()).is_pending());
+        }
+        drop(gone);
+        // A caller that nobody polls any more keeps nobody waiting.
+        echo.open();
+        assert_eq!(stays.await.unwrap(), echoed("stays"));
+        assert_eq!(*echo.sent.lock().unwrap(), [["first"], ["stays"]]);
+        drop(first);
+        assert_eq!(collector.0.under_way.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn scripts_are_loaded_once_for_all_who_lack_them() {
+        let (echo, collector) = collector(Echo::default());
+        let mut pipeline = Pipeline::new();
+        for name in ["E1", "a", "E2"] {
+            pipeline.cmd(name);
+        }
+        let values: Vec<_> = collector.call_many(pipeline).await.into_iter().map(Result::unwrap).collect();
+        assert_eq!(values, [echoed("E1"), echoed("a"), echoed("E2")]);
+        assert_eq!(*echo.sent.lock().unwrap(), [vec!["E1", "a", "E2"], vec!["SCRIPT", "E1", "E2"]]);
+        echo.knows_scripts.store(false, Ordering::Relaxed);
+        assert_eq!(collector.call(redis::cmd("E3")).await.unwrap(), echoed("E3"));
+        assert_eq!(echo.sent.lock().unwrap()[3], ["SCRIPT", "E3"]);
+    }
+
+    #[test]
+    fn a_runtime_that_ends_leaves_no_caller_hanging() {
+        let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (echo, collector) = collector(Echo::closed());
+        let (first, carrying) = (runtime(), runtime());
+        let alone = first.spawn({
+            let collector = collector.clone();
+            async move { collector.call(redis::cmd("alone")).await }
+        });
+        first.block_on(tokio::task::yield_now());
+        // The carrier of this queue is spawned on a runtime that ends before it runs.
+        let mut queued = Box::pin(collector.call(redis::cmd("queued")));
+        carrying.block_on(async { assert!(futures_util::poll!(queued.as_mut()).is_pending()) });
+        drop(carrying);
+        let error = runtime().block_on(queued).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        echo.open();
+        first.block_on(alone).unwrap().unwrap();
+        let late = async { tokio::time::timeout(Duration::from_secs(5), collector.call(redis::cmd("late"))).await };
+        assert_eq!(first.block_on(late).unwrap().unwrap(), echoed("late"));
+    }
+}

@@ -1,0 +1,88 @@
+//! Names of locks as keys of Redis: `prefix:{encoded name}`.
+//!
+//! The braces are a hash tag: whatever belongs to one lock lies in one slot of a cluster. So that no name can open a tag
+//! of its own, braces are percent-encoded in it, and so are control characters, which no terminal should be shown, and
+//! `%` itself. Two names never share a key.
+
+use percent_encoding::percent_decode_str;
+
+use crate::key::Key;
+
+/// The keys of one store.
+#[derive(Clone, Debug)]
+pub(super) struct Keys {
+    prefix: String,
+}
+
+impl Keys {
+    pub(super) fn new(prefix: impl Into<String>) -> Self {
+        Self { prefix: prefix.into() }
+    }
+
+    /// Where the record of a lock lies.
+    pub(super) fn encode(&self, key: &Key) -> String {
+        use std::fmt::Write;
+        let mut place = String::with_capacity(self.prefix.len() + key.as_str().len() + 3);
+        place.push_str(&self.prefix);
+        place.push_str(":{");
+        for c in key.as_str().chars() {
+            if c.is_control() || matches!(c, '{' | '}' | '%') {
+                for byte in c.encode_utf8(&mut [0; 4]).bytes() {
+                    let _ = write!(place, "%{byte:02X}");
+                }
+            } else {
+                place.push(c);
+            }
+        }
+        place.push('}');
+        place
+    }
+
+    /// The lock whose record lies at `place`; `None` where no lock's does.
+    pub(super) fn decode(&self, place: &[u8]) -> Option<Key> {
+        let name =
+            std::str::from_utf8(place).ok()?.strip_prefix(&self.prefix)?.strip_prefix(":{")?.strip_suffix('}')?;
+        let key = Key::new(percent_decode_str(name).decode_utf8().ok()?.into_owned()).ok()?;
+        (self.encode(&key).as_bytes() == place).then_some(key)
+    }
+
+    /// What `SCAN` is to match. A prefix has no character that means something there.
+    pub(super) fn pattern(&self) -> String {
+        format!("{}:{{*}}", self.prefix)
+    }
+
+    /// The channel on which one store is told of its grants.
+    pub(super) fn inbox(&self, bits: u128) -> String {
+        format!("{}:inbox:{bits:032x}", self.prefix)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn names_are_readable_and_braces_cannot_open_a_tag() {
+        let keys = Keys::new("tenure");
+        let place = |name: &str| keys.encode(&Key::new(name).unwrap());
+        assert_eq!(place("nightly report/é"), "tenure:{nightly report/é}");
+        assert_eq!(place("}{"), "tenure:{%7D%7B}");
+        assert_eq!(place("100%\n\u{85}"), "tenure:{100%25%0A%C2%85}");
+        assert_eq!(keys.decode(b"tenure:{a%7d}"), None, "which is not how we write it");
+        assert_eq!(keys.decode(b"tenure:{}"), None);
+        assert_eq!(keys.decode(b"tenure:inbox"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn two_names_never_share_a_key(a in "[{}%\n0-9A-Fa-é\u{80}]{1,12}", b in "[{}%\n0-9A-Fa-é\u{80}]{1,12}") {
+            let keys = Keys::new("p");
+            let (a, b) = (Key::new(a).unwrap(), Key::new(b).unwrap());
+            let place = keys.encode(&a);
+            prop_assert_eq!(keys.decode(place.as_bytes()), Some(a.clone()));
+            prop_assert_eq!(place == keys.encode(&b), a == b);
+            prop_assert_eq!(place.matches(['{', '}']).count(), 2);
+        }
+    }
+}
