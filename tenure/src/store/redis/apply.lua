@@ -19,16 +19,17 @@
 -- A grave is an entry without permits; who waits has no fence; nobody's owner is the empty text. Times are microseconds,
 -- whole numbers below 2^53, and are never left to Lua to print.
 
-local MAGIC, HEAD = 'tenure\1', '<c7BI8I8I8I8i8I4' -- magic, entries, expires, alarm, memory, fence, ticket, limit
-local SUMS = '<I4I4I4I8i8I8'           -- holders, waiting, graves, the holders' weight, the head's ticket, the last grave
-local ENTRY = '<I8I8I8i8c16I4I2c0I4c0' -- since, until, fence, ticket; id, permits, owner, rest: the inbox and the meta
-local HELD = '<c1I8I8I8I8I4'           -- H, now, fence, since, until, waiting
+local MAGIC, HEAD = 'tenure\1', '<c7Bdddddd' -- magic, entries, alarm, memory, expires, fence, ticket, limit
+local SUMS = '<dddddd'                 -- holders, waiting, graves, the holders' weight, the head's ticket, the last grave
+local ENTRY = '<ddddc16dI2c0I4c0'      -- since, until, fence, ticket; id, permits, owner, rest: the inbox and the meta
+local HELD = '<c1ddddd'                -- H, now, fence, since, until, waiting
 local NEVER = 9007199254740991
-local BLANK = 'tenure\1\0\0\0\0\0\0\0\0\0\255\255\255\255\255\255\31\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0'
+local BLANK = 'tenure\1\0\255\255\255\255\255\255?C\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0'
 local ACQUIRE, RENEW, RELEASE = 1, 2, 3
 
 local KEYS, ARGV, spread = KEYS, ARGV, unpack
 local call, pack, unpack, sub, format = redis.call, struct.pack, struct.unpack, string.sub, string.format
+local max = math.max
 local time = call('TIME')
 local now = time[1] * 1000000 + time[2]
 
@@ -47,47 +48,43 @@ end
 local texts, answers, later, seen = call('MGET', spread(KEYS)), {}, nil, #KEYS > 1 and {}
 for i = 1, #KEYS do
   local key, what, who, text, own = KEYS[i], ARGV[2 * i - 1], ARGV[2 * i], texts[i], nil
-  local op, span = unpack('<BI8', what)
+  local op, span = unpack('<Bd', what)
+  local answer, after, magic, count, alarm, memory, expires, fence
   local twice = seen and seen[key]
   if not text and not twice then text, own = look(key, sub(who, 1, 16)) end
-  local answer, after, magic, count, expires, alarm, memory, fence, ticket, limit
   if text and #text >= #BLANK and not twice then
-    magic, count, expires, alarm, memory, fence, ticket, limit = unpack(HEAD, text)
+    magic, count, alarm, memory, expires, fence = unpack('<c7Bdddd', text)
   end
   if magic ~= MAGIC then
     -- Somebody else's, or changed further up.
   elseif op == ACQUIRE and (count == 0 or expires <= now) then
-    local _, remember, most, of = unpack('<I8I8I4I4', what, 10)
+    local _, remember, most, limit = unpack('<dddd', what, 10)
     if most > 0 then
-      local ends = now + span
-      if expires <= now then
-        expires, alarm, fence, ticket = 0, NEVER, 0, 0
-      elseif alarm <= now then
-        alarm = NEVER
-      end
+      local ticket, ends = unpack('<d', text, 41), now + span
+      if expires <= now then expires, fence, ticket = 0, 0, 0 end
       fence = fence < now and now or fence + 1
-      if alarm > ends then alarm = ends end
-      expires = math.max(expires, math.max(ends, fence + 1) + remember)
+      if alarm > ends or alarm <= now or expires == 0 then alarm = ends end
+      expires = max(expires, max(ends, fence + 1) + remember)
       answer = fence == now and now or pack(HELD, 'H', now, fence, now, ends, 0)
-      after = pack('<c7BI8I8I8I8i8I4I8I8I8i8c0', MAGIC, 1, expires, alarm, remember, fence, ticket, of, now, ends, fence,
-        ticket, who)
+      after = pack('<c7Bddddddddddc0', MAGIC, 1, alarm, remember, expires, fence, ticket, limit, now, ends, fence, ticket,
+        who)
     end
-  elseif alarm > now and (own or count == 1 and sub(text, 85, 100) == who) then
-    local since, ends, token = unpack('<I8I8I8', own or text, own and 1 or 53)
+  elseif alarm > now and (own or count == 1 and sub(text, 89, 104) == who) then
+    local since, ends, token = unpack('<ddd', own or text, own and 1 or 57)
     if op == RENEW and token > 0 then
-      if ends < now + span then ends = now + span end
-      expires = math.max(expires, math.max(ends, fence + 1) + memory)
-      local head = pack('<c7BI8', MAGIC, count, expires)
-      answer = pack(HELD, 'H', now, token, since, ends, own and unpack('<I4', text, 57) or 0)
+      ends = max(ends, now + span)
+      expires = max(expires, max(ends, fence + 1) + memory)
+      local head = pack('<c7Bddd', MAGIC, count, alarm, memory, expires)
+      answer = pack(HELD, 'H', now, token, since, ends, own and unpack('<d', text, 65) or 0)
       if own then
-        call('HSET', key, 'h', head .. sub(text, 17), 'e' .. who, pack('<I8I8', since, ends) .. sub(own, 17))
+        call('HSET', key, 'h', head .. sub(text, 33), 'e' .. who, pack('<dd', since, ends) .. sub(own, 17))
         call('PEXPIREAT', key, format('%d', (expires + 999) / 1000))
       else
-        after = pack('<c16c36I8I8', head, sub(text, 17, 52), since, ends) .. sub(text, 69)
+        after = pack('<c32c24dd', head, sub(text, 33, 56), since, ends) .. sub(text, 73)
       end
     elseif op == RELEASE and count == 1 and span == 0 and token > 0 then
-      expires = math.max(now, fence + 1) + memory
-      answer, after = now, pack('<c7BI8c36', MAGIC, 0, expires, sub(text, 17, 52))
+      expires = max(now, fence + 1) + memory
+      answer, after = now, pack('<c7Bdddc24', MAGIC, 0, alarm, memory, expires, sub(text, 33, 56))
     end
   end
   if seen then seen[key] = true end
@@ -151,7 +148,8 @@ end
 
 -- The largest claim of the owner's that is in, its latest token, and all its claims, in and waiting.
 local function standing(owner)
-  local permits, token, ids = 0, 0, owner ~= '' and get('o', owner) or {}
+  if owner == '' then return 0, 0 end
+  local permits, token, ids = 0, 0, get('o', owner) or {}
   for i = 1, #ids do
     local e = get('e', ids[i])
     if e.fence > 0 then permits, token = math.max(permits, e.permits), math.max(token, e.fence) end
@@ -199,7 +197,7 @@ local function leave(e)
   end
 end
 
--- Until when the last fence is remembered if the lock is last used at `last`.
+-- Until when the last fence is remembered if the lock is last used then.
 local function remembered_after(last) return math.max(last, r.fence + 1) + r.memory end
 
 -- Notes that a claim's time passes then.
@@ -254,12 +252,12 @@ end
 -- -- 3. answer ---------------------------------------------------------------------------------------------------------
 
 local function held(e) return struct.pack(HELD, 'H', now, e.fence, e.since, e.ends, r.waiting) end
-local function gone(was) return struct.pack('<c1I8c1', 'G', now, was) end
-local function refused(why) return struct.pack('<c1I8c1I4', 'R', now, why, r.limit) end
+local function gone(was) return struct.pack('<c1dc1', 'G', now, was) end
+local function refused(why) return struct.pack('<c1dc1d', 'R', now, why, r.limit) end
 
 local function busy(ticket)
   local ahead = r.waiting > 0 and math.max(0, ticket - r.head) or 0
-  return struct.pack('<c1I8I4I8', 'B', now, ahead, math.max(0, r.alarm - now))
+  return struct.pack('<c1ddd', 'B', now, ahead, math.max(0, r.alarm - now))
 end
 
 local function extend(e, ttl)
@@ -276,9 +274,8 @@ local function wait(e, old, is_in, patience, memory)
     return refused('d') -- deadlock
   end
   if patience == 0 then
-    local answer = busy(old and old.ticket or r.ticket + 1)
     if old then leave(old) end
-    return answer
+    return busy(old and old.ticket or r.ticket + 1)
   end
   r.memory = memory
   expect(now + patience)
@@ -300,8 +297,10 @@ local function wait(e, old, is_in, patience, memory)
 end
 
 local function acquire(who, ttl, patience, memory, most, limit)
-  local e = parse(struct.pack('<I8I8I8i8', now, now + ttl, 0, r.ticket) .. who)
-  local old = get('e', e.id)
+  local id, permits, owner, rest = struct.unpack('<c16dI2c0I4c0', who)
+  local e = { since = now, ends = now + ttl, fence = 0, ticket = r.ticket, id = id, permits = permits, owner = owner,
+    rest = rest }
+  local old = get('e', id)
   if old and old.permits == 0 then return refused('b') end -- buried
   if old and old.fence > 0 then
     r.memory = memory
@@ -309,12 +308,12 @@ local function acquire(who, ttl, patience, memory, most, limit)
   end
   local is_empty = r.holders == 0 and r.waiting == 0
   if not is_empty and r.limit ~= limit then return refused('m') end -- mismatch
-  local permits, _, ids = standing(e.owner)
-  if not old and e.owner ~= '' and #ids >= most then return refused('f') end -- full
+  local mine, _, ids = standing(owner)
+  if not old and owner ~= '' and #ids >= most then return refused('f') end -- full
 
-  local is_in = permits > 0
+  local is_in = mine > 0
   if is_empty then r.limit = limit end
-  if (is_in or r.waiting == 0) and r.weight - permits + e.permits <= limit then
+  if (is_in or r.waiting == 0) and r.weight - mine + permits <= limit then
     r.memory = memory
     if old then leave(old) end
     enter(e)
@@ -338,12 +337,10 @@ local function release(id, bury)
   end
   if bury > 0 then
     local ends = now + bury
+    if grave then leave(grave) end
+    put({ since = 0, ends = math.max(ends, grave and grave.ends or 0), fence = 0, ticket = 0, id = id, permits = 0,
+      owner = '', rest = '\0\0' })
     r.alarm, r.expires = math.min(r.alarm, ends), math.max(r.expires, ends)
-    if grave then
-      leave(grave)
-      ends = math.max(ends, grave.ends)
-    end
-    put({ since = 0, ends = ends, fence = 0, ticket = 0, id = id, permits = 0, owner = '', rest = '\0\0' })
   end
   if was ~= 'u' then forget_soon_if_empty() end
   return gone(was)
@@ -363,7 +360,7 @@ local function load(key, text, own, id)
     e = {}, q = {}, o = {}, expires = 0, alarm = 0, memory = 0, fence = 0, ticket = 0, limit = 0,
     holders = 0, waiting = 0, graves = 0, weight = 0, head = 0, tomb = 0 }
   local at, e, _ = #BLANK + 1, nil, nil
-  _, _, r.expires, r.alarm, r.memory, r.fence, r.ticket, r.limit = struct.unpack(HEAD, text)
+  _, _, r.alarm, r.memory, r.expires, r.fence, r.ticket, r.limit = struct.unpack(HEAD, text)
   if r.crowd then
     r.holders, r.waiting, r.graves, r.weight, r.head, r.tomb = struct.unpack(SUMS, text, at)
     r.e[id] = own and parse(own)
@@ -411,7 +408,7 @@ end
 local function save(text)
   local count = r.holders + r.waiting + r.graves
   local many = count > (r.crowd and 4 or 8)
-  local head = struct.pack(HEAD, 'tenure\1', many and 255 or count, r.expires, r.alarm, r.memory, r.fence, r.ticket, r.limit)
+  local head = struct.pack(HEAD, 'tenure\1', many and 255 or count, r.alarm, r.memory, r.expires, r.fence, r.ticket, r.limit)
   if many then head = head .. struct.pack(SUMS, r.holders, r.waiting, r.graves, r.weight, r.head, r.tomb) end
   if not r.dirty and head == string.sub(text, 1, #head) then return end
   if many then save_crowd(head) else save_small(head) end
@@ -425,13 +422,13 @@ for _, it in ipairs(later) do
   if not text or #text < #BLANK or sub(text, 1, 7) ~= MAGIC then
     answers[it.i] = redis.error_reply('TENUREFOREIGN what lies under the key is no lock record of a version known here')
   else
-    if unpack('<I8', text, 9) <= now then text, own = BLANK, nil end
+    if unpack('<d', text, 25) <= now then text, own = BLANK, nil end
     load(key, text, own, id)
     sweep()
     let_in(grants)
-    local early, op, span = #grants, unpack('<BI8', what)
+    local early, op, span = #grants, unpack('<Bd', what)
     if op == ACQUIRE then
-      answers[it.i] = acquire(who, span, unpack('<I8I8I4I4', what, 10))
+      answers[it.i] = acquire(who, span, unpack('<dddd', what, 10))
     elseif op == RENEW then
       answers[it.i] = renew(id, span)
     else
@@ -442,7 +439,7 @@ for _, it in ipairs(later) do
     -- A push is a courtesy, and must not fail what has been written. Who asks needs no telling.
     for n, e in ipairs(grants) do
       local inbox = unpack('<I2c0', e.rest)
-      if inbox ~= '' and (n > early or e.id ~= id) then redis.pcall('PUBLISH', inbox, pack('<c16I8', e.id, e.fence)) end
+      if inbox ~= '' and (n > early or e.id ~= id) then redis.pcall('PUBLISH', inbox, pack('<c16d', e.id, e.fence)) end
     end
   end
 end
