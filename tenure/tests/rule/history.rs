@@ -1,8 +1,9 @@
-//! Random histories of one lock: a few clients that ask, come back, give up, die, and whose messages arrive late and twice.
+//! Random histories of one lock: a few clients that ask, come back, give up, die, and whose messages arrive late and
+//! twice.
 //!
-//! A history is data, so that a failing one shrinks. [`History::play`] carries it out and shows each [`Turn`] of it. Before
-//! each operation somebody looks (releases a claim that nobody ever made), so that what time alone does to the lock, the
-//! dead leaving and heads being let in, is a turn of its own, and every other turn starts among the living.
+//! A history is data, so that a failing one shrinks. [`History::play`] carries it out and shows each [`Turn`] of it.
+//! Before each operation somebody looks (releases a claim that nobody ever made), so that what time alone does to the
+//! lock, the dead leaving and heads being let in, is a turn of its own, and every other turn starts among the living.
 
 use std::collections::BTreeMap;
 use std::fmt;

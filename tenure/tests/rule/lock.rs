@@ -1,5 +1,5 @@
-//! A lock to tell stories with. A letter is a claim; a picture of the lock has those who are in before the bar and those
-//! who wait, head first, behind it. Time passes in whole seconds.
+//! A lock to tell stories with. A letter is a claim; a picture of the lock has those who are in before the bar and
+//! those who wait, head first, behind it. Time passes in whole seconds.
 
 use std::time::Duration;
 

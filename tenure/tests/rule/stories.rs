@@ -172,7 +172,7 @@ fn of_two_readers_that_want_to_write_the_second_is_refused() {
 }
 
 #[test]
-fn a_place_moves_up_when_its_owner_asks_again_from_inside() {
+fn a_place_moves_up_when_asked_for_from_inside() {
     let mut lock = Lock::new();
     lock.enter(&writer('x'));
     lock.wait(&of("ann", reader('a')));
@@ -183,7 +183,9 @@ fn a_place_moves_up_when_its_owner_asks_again_from_inside() {
     lock.release('x');
     assert_eq!(lock.picture(), "ab|wcd");
 
-    assert_eq!(lock.wait(&of("ann", writer('c'))), 0, "w waits for ann, so ann does not wait for w");
+    let hasty = Acquire { patience: Duration::from_secs(1), ..of("ann", writer('c')) };
+    assert_eq!(lock.wait(&hasty), 0, "w waits for ann, so ann does not wait for w");
+    assert_eq!(lock.record.queue[0].until, at(3), "its place lasts no shorter for that");
     assert_eq!(lock.picture(), "ab|cwd");
     assert_eq!(lock.ask(&of("ben", writer('d'))), Outcome::Refused(Refusal::Deadlock));
     assert_eq!(lock.picture(), "ab|cw", "ben gives up its place, and has to leave for ann to go on");
