@@ -13,7 +13,7 @@ use support::{Store, code, eventually, is_alive, number_in, text, wait_for_file}
 fn stubborn(store: &Store) -> String {
     let (pid, ticks) = (store.path("grandchild"), store.path("ticks"));
     format!(
-        "trap '' TERM; sh -c 'echo $$ > {}; while :; do date +%s%N > {}; sleep 0.01; done' & wait; sleep 60",
+        "trap '' TERM; sh -c 'echo $$ > {}; while :; do date +%s%N > {}; sleep 0.01; done' > /dev/null 2>&1 & wait; sleep 60",
         pid.display(),
         ticks.display()
     )
@@ -76,6 +76,7 @@ fn when_renewing_fails_the_group_is_gone_before_the_hold_ends() {
     let in_doubt = events(&output.stderr, "in-doubt").next().expect("it was in doubt first");
     let left = Duration::from_millis(in_doubt["remaining_ms"].as_u64().unwrap());
     assert!((400..=600).contains(&left.as_millis()), "TERM when the grace is left: {left:?}");
+    assert_eq!(events(&output.stderr, "lost").count(), 0, "KILL before the end, not at it: {output:?}");
     // The last renewal was sent before the pause, so that is the latest that the hold may have ended.
     let last = last_tick(&store);
     assert!(last < paused + Duration::from_secs(2), "it went on for {:?} of 2 s", last - paused);

@@ -32,9 +32,11 @@ fn shell(store: &Store, args: &[&str]) -> Pty {
 #[test]
 fn the_command_reads_from_the_terminal_and_ctrl_c_reaches_it() {
     let store = Store::sqlite();
-    let script =
-        "read line; echo \"got <$line>\"; trap 'echo caught; exit 7' INT; echo ready; while :; do sleep 0.02; done";
+    // Fields five and eight of that line are the process group and the foreground's.
+    let script = "set -- $(cat /proc/$$/stat); [ $5 = $8 ] && echo foreground; read line; echo \"got <$line>\"; \
+                  trap 'echo caught; exit 7' INT; echo ready; while :; do sleep 0.02; done";
     let mut pty = on_terminal(&store, &["run", "x", "--", "sh", "-c", script]);
+    pty.expect("foreground");
     pty.type_in("hello\n");
     pty.expect("got <hello>");
     pty.expect("ready");
