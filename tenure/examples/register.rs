@@ -21,7 +21,7 @@ use tenure::{Error, ErrorKind, Key, Result};
 /// All values in one file, for the processes of one machine. It is written anew with each change, so it is for a few
 /// locks; and the calls block for as long as that takes.
 #[derive(Debug)]
-pub struct OneFile {
+pub(crate) struct OneFile {
     path: PathBuf,
     hub: Hub,
 }
@@ -40,7 +40,7 @@ struct Value {
 }
 
 impl OneFile {
-    pub fn new(path: impl Into<PathBuf>) -> Self {
+    pub(crate) fn new(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into(), hub: Hub::new() }
     }
 

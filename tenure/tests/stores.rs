@@ -25,7 +25,8 @@ fn stores() -> Vec<(&'static str, Setting)> {
         ("register", one_file()),
         #[cfg(feature = "sqlite")]
         ("sqlite", sqlite()),
-        // Redis goes here, under #[cfg(feature = "redis")].
+        #[cfg(feature = "redis")]
+        ("redis", redis()),
     ]
 }
 
@@ -50,6 +51,16 @@ fn sqlite() -> Setting {
     Arc::new(move || {
         let path = folder.path().join("locks.db");
         subject(path, |path| async { tenure::store::Sqlite::open(path).expect("the file can be opened") })
+    })
+}
+
+/// One server for all, which starts with the first trial that wants it, and a connection for each handle.
+#[cfg(feature = "redis")]
+fn redis() -> Setting {
+    let server = std::sync::OnceLock::new();
+    Arc::new(move || {
+        let url = server.get_or_init(testkit::Redis::start).url();
+        subject(url, |url| async move { tenure::store::Redis::connect(&url).await.expect("the server answers") })
     })
 }
 

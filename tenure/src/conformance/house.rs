@@ -1,14 +1,16 @@
 //! The store as a whole: many operations at once, what can be read of it, and what is left in it.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::{StreamExt, future::select, stream::FuturesUnordered};
 
 use super::Subject;
 use super::admission::odd_names;
-use super::lock::{LONG, Lock, SHORT, With, eventually, fresh_id, fresh_key, held, mutex, permits, reader};
+use super::lock::{LONG, Lock, SHORT, With, eventually, fresh_id, fresh_key, mutex, permits, reader};
 use crate::env::{Env, spawn};
 use crate::error::Result;
 use crate::key::Key;
@@ -21,16 +23,18 @@ use crate::proto::{Acquire, Claim, Op, Outcome, Owner, Refusal, Release, Reply, 
 pub async fn a_dropped_call_leaves_the_lock_sound(subject: Subject) {
     let here = Lock::fresh(&subject).await;
     let there = here.elsewhere(&subject).await;
-    let env = Env::system();
-    for round in 0..40 {
+    for round in 0..200 {
         let claim = mutex();
         let op = Op::Acquire(claim.clone());
-        // Never polled, polled once, and given up somewhere on its way.
         let call = here.store.apply(&here.key, &op);
-        match round % 3 {
-            0 => drop(call),
-            1 => drop(futures_util::future::select(call, std::future::ready(())).await),
-            _ => drop(env.timeout(Duration::from_micros(50 * round), call).await),
+        // Never polled, polled once, and given up further and further on its way.
+        if round > 0 {
+            let given_up = pin!(async {
+                for _ in 1..round * 2 {
+                    tokio::task::yield_now().await;
+                }
+            });
+            drop(select(call, given_up).await);
         }
         here.release_and_bury(claim.id, LONG).await;
         assert_eq!(here.acquire(&claim).await.outcome, Outcome::Refused(Refusal::Buried));
@@ -171,9 +175,11 @@ pub async fn a_crowd_never_overlaps(subject: Subject) {
             let handle = lock.elsewhere(&subject).await;
             tasks.extend((0..8).map(|_| visit(handle.clone(), claim, crowd.clone())));
         }
-        let done: Vec<_> = tasks.into_iter().map(|task| spawn(task).expect("a tokio runtime")).collect();
-        for task in done {
-            task.await.expect("each of the crowd comes to its end");
+        let mut done: FuturesUnordered<_> =
+            tasks.into_iter().map(|task| spawn(task).expect("a tokio runtime")).collect();
+        // It ends with the first that fails, whichever it is, for the others would wait for it.
+        while let Some(done) = done.next().await {
+            done.expect("everyone in a crowd comes to their end");
         }
         assert_eq!(crowd.visits.load(SeqCst), 32 * VISITS);
         assert_eq!(lock.who().await, (vec![], vec![]));
@@ -192,15 +198,21 @@ struct Crowd {
 
 async fn visit(lock: Lock, kind: Claim, crowd: Arc<Crowd>) {
     let env = Env::system();
-    let ask_again = Duration::from_millis(if lock.store.traits().push { 50 } else { 5 });
+    let push = lock.store.traits().push;
     for _ in 0..VISITS {
         let claim = Acquire { claim: kind, ..reader().waiting(LONG) };
         let mut watch = lock.store.watch(&lock.key, claim.id);
+        let deadline = env.now() + LONG;
         let fence = loop {
-            if let Some(held) = held(lock.acquire(&claim).await) {
-                break held.fence;
-            }
-            env.timeout(ask_again, watch.next()).await;
+            let millis = match lock.acquire(&claim).await.outcome {
+                Outcome::Held { fence, .. } => break fence,
+                Outcome::Busy { .. } if push => 50,
+                // Those at the front ask sooner.
+                Outcome::Busy { ahead, .. } => 2 + 2 * u64::from(ahead),
+                other => panic!("neither let in nor kept out: {other:?}"),
+            };
+            assert!(env.now() < deadline, "kept out for {LONG:?}");
+            env.timeout(Duration::from_millis(millis), watch.next()).await;
         };
         let inside = crowd.inside.fetch_add(1, SeqCst) + 1;
         assert!(inside <= crowd.most, "{inside} are in, and {} may be", crowd.most);

@@ -8,7 +8,7 @@ use crate::proto::{Acquire, Outcome, Refusal, Was};
 
 /// Each hold has a later fence than every hold before it, whoever has it and however it came about.
 ///
-/// Red with: the fence that there was; the clock alone, for two in one microsecond.
+/// Red with: the fence that there was.
 pub async fn fences_rise(subject: Subject) {
     let here = Lock::fresh(&subject).await;
     let there = here.elsewhere(&subject).await;

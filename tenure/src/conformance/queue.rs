@@ -99,7 +99,7 @@ pub async fn a_place_expires_wherever_it_is(subject: Subject) {
 
 /// What leaves lets the next in at once, without the next having to ask.
 ///
-/// Red with: nobody let in after an answer.
+/// Red with: nobody let in after an answer; fences by the clock alone, for two in one microsecond.
 pub async fn a_release_lets_the_next_in(subject: Subject) {
     let here = Lock::fresh(&subject).await;
     let there = here.elsewhere(&subject).await;

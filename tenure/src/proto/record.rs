@@ -117,12 +117,15 @@ impl Record {
         if now < self.alarm {
             return;
         }
+        let in_use = !self.is_empty();
         self.holders.retain(|entry| entry.until > now);
         self.queue.retain(|entry| entry.until > now);
         self.buried.retain(|grave| grave.until > now);
         let times = self.holders.iter().chain(&self.queue).map(|entry| entry.until);
         self.alarm = times.chain(self.buried.iter().map(|grave| grave.until)).min().unwrap_or(NEVER);
-        self.forget_soon_if_empty(now);
+        if in_use {
+            self.forget_soon_if_empty(now);
+        }
     }
 
     // -- 2. let in -----------------------------------------------------------------------------------------------
@@ -259,9 +262,8 @@ impl Record {
         if self.holders.iter().any(|entry| entry.id == op.id) {
             return self.extend(op.id, op.ttl, now);
         }
-        Outcome::Gone {
-            was: if self.queue.iter().any(|entry| entry.id == op.id) { Was::Waiting } else { Was::Unknown },
-        }
+        let waits = self.queue.iter().any(|entry| entry.id == op.id);
+        Outcome::Gone { was: if waits { Was::Waiting } else { Was::Unknown } }
     }
 
     fn release(&mut self, op: &Release, now: Micros) -> Outcome {
