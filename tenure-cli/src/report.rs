@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::args::How;
 use crate::duration;
+use crate::out::say;
 use crate::text::{count, json};
 
 /// Something to be said. Names and metadata in it are printable already.
@@ -57,8 +58,8 @@ impl Report {
     pub(crate) fn say(self, news: &News) {
         match () {
             () if self.quiet => {}
-            () if self.json => eprintln!("{}", json(news)),
-            () if self.verbose || news.is_bad() => eprintln!("tenure: {news}"),
+            () if self.json => say(&json(news)),
+            () if self.verbose || news.is_bad() => say(&format!("tenure: {news}")),
             () => {}
         }
     }

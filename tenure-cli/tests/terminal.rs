@@ -184,3 +184,15 @@ fn break_asks() {
     let (status, _) = pty.wait();
     assert_eq!((code(status), store.counts("x").0), (0, 0));
 }
+
+#[test]
+fn watch_redraws() {
+    let store = Store::sqlite();
+    let mut pty = on_terminal(&store, &["watch", "--interval", "50ms"]);
+    pty.expect("\x1b[H");
+    let _holder = store.hold(&["x", "--purpose", "to be seen"]);
+    pty.expect("(to be seen)");
+    pty.type_in("\x03");
+    let (status, _) = pty.wait();
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(2));
+}
