@@ -27,6 +27,8 @@
 mod agenda;
 pub mod blocking;
 mod client;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod env;
 mod error;
 mod event;

@@ -39,6 +39,10 @@ pub async fn open_store(url: &str) -> Result<Arc<dyn Store>> {
     match scheme {
         "memory" if url == "memory:" => Ok(Arc::new(Memory::new())),
         "memory" => Err(Error::new(ErrorKind::Invalid, "the memory store has no options: give `memory:`")),
+        #[cfg(feature = "sqlite")]
+        "sqlite" => Ok(Arc::new(crate::store::Sqlite::connect(url).await?)),
+        #[cfg(feature = "redis")]
+        "redis" | "rediss" | "redis+unix" => Ok(Arc::new(crate::store::Redis::connect(url).await?)),
         _ => Err(unknown(scheme)),
     }
 }

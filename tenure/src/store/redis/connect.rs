@@ -5,10 +5,12 @@ use std::path::Path;
 use redis::{Client, Cmd, Pipeline, TlsCertificates, Value};
 
 use super::errors;
+use super::keys::Keys;
 use super::script::{APPLY, READ};
 use super::transport::Transport;
 use super::url::Config;
 use crate::error::{Error, ErrorKind, Result};
+use crate::key::Key;
 
 /// The client crate's view of the server; nothing is connected yet.
 pub(super) fn client(config: &Config) -> Result<Client> {
@@ -38,16 +40,37 @@ pub(super) fn scripts() -> Vec<Cmd> {
     [&APPLY, &READ].map(|script| redis::cmd("SCRIPT").arg("LOAD").arg(script.source).take()).into()
 }
 
-/// Whether the server is one that will do, and lets this user do what is needed. A script that is refused a command of
-/// its own halfway would leave half of its work, so the right to publish is tried out here.
-pub(super) async fn probe(transport: &impl Transport, server: &str, inbox: &str) -> Result<()> {
+/// Asks whether this user may call what is listed in ARGV, each a command with its arguments, parted by spaces: a script
+/// that is refused a command of its own halfway would leave half of its work.
+const RIGHTS: &str = "for _, line in ipairs(ARGV) do
+  local words = {}
+  for word in string.gmatch(line, '%S+') do words[#words + 1] = word end
+  if not redis.acl_check_cmd(unpack(words)) then return redis.error_reply('NOPERM ' .. line) end
+end";
+
+/// Whether the server is one that will do, and lets this user do what is needed.
+pub(super) async fn probe(transport: &impl Transport, server: &str, keys: &Keys, inbox: &str) -> Result<()> {
     let mut commands = Pipeline::new();
-    commands.cmd("HELLO").cmd("PUBLISH").arg(inbox).arg("");
+    commands.cmd("HELLO");
     scripts().into_iter().for_each(|script| _ = commands.add_command(script));
+    commands.cmd("SCRIPT").arg("LOAD").arg(RIGHTS);
+    let sha = sha1_smol::Sha1::from(RIGHTS).digest().to_string();
+    let key = keys.encode(&Key::new("rights")?);
+    commands.cmd("EVALSHA").arg(sha).arg(1).arg(&key);
+    needed(&key, inbox).iter().for_each(|line| _ = commands.arg(line));
     let mut values = transport.many(&commands).await?.into_iter();
-    let hello = errors::check(server, "connecting", values.next().unwrap_or_default())?;
+    let hello = errors::check(server, || "connecting".into(), values.next().unwrap_or_default())?;
     version(server, hello)?;
-    values.try_for_each(|value| errors::check(server, "connecting", value).map(drop))
+    values.try_for_each(|value| errors::check(server, || "connecting".into(), value).map(drop))
+}
+
+fn needed(key: &str, inbox: &str) -> Vec<String> {
+    let of_keys = ["MGET", "TYPE", "HGETALL", "DEL"].map(|command| format!("{command} {key}"));
+    let of_fields = ["HGET", "HMGET", "HDEL", "PEXPIREAT"].map(|command| format!("{command} {key} 0"));
+    let with_values = [format!("SET {key} -"), format!("HSET {key} - -"), format!("EVALSHA_RO - 1 {key}")];
+    let of_none =
+        ["TIME".into(), "PING".into(), "SCAN 0".into(), format!("PUBLISH {inbox} -"), format!("SUBSCRIBE {inbox}")];
+    of_keys.into_iter().chain(of_fields).chain(with_values).chain(of_none).collect()
 }
 
 fn version(server: &str, hello: Value) -> Result<()> {
@@ -59,6 +82,22 @@ fn version(server: &str, hello: Value) -> Result<()> {
         _ => {
             let message = format!("Redis at {server} is of version {version:?}: 7.0 is the oldest that will do");
             Err(Error::new(ErrorKind::Unsupported, message))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_of_the_scripts_is_asked_for() {
+        let needed = needed("key", "inbox");
+        for source in [APPLY.source, READ.source] {
+            let calls = source.split("call('").skip(1).filter_map(|rest| rest.split('\'').next());
+            for command in calls {
+                assert!(needed.iter().any(|line| line.split(' ').next() == Some(command)), "{command}");
+            }
         }
     }
 }

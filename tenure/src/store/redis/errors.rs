@@ -15,9 +15,9 @@ use super::url::Config;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The reply itself, or the error that the server sent in its place. `what` names what was asked for: the lock, say.
-pub(super) fn check(server: &str, what: &str, value: Value) -> Result<Value> {
+pub(super) fn check(server: &str, what: impl FnOnce() -> String, value: Value) -> Result<Value> {
     match value {
-        Value::ServerError(error) => Err(refused(server, what, &error)),
+        Value::ServerError(error) => Err(refused(server, &what(), &error)),
         value => Ok(value),
     }
 }
@@ -44,12 +44,13 @@ pub(super) fn refused(server: &str, what: &str, error: &ServerError) -> Error {
         "MOVED" | "ASK" | "CROSSSLOT" => (Unsupported, "belongs to a cluster, which redis:// does not follow"),
         "NOAUTH" => (Denied, "wants a password: give it as redis://user:password@host"),
         "WRONGPASS" => (Denied, "does not know this user with this password"),
-        "NOPERM" => (Denied, "does not let this user do what is needed: see tenure::store::Redis for the rights"),
+        "NOPERM" => (Denied, NO_RIGHTS),
         "DENIED" => (Denied, "is in protected mode: set a password, or bind it to this host's address"),
         "WRONGTYPE" | script::FOREIGN => (
             Foreign,
             "has something that is no lock record there; it was left alone: use another name or prefix, or remove it",
         ),
+        _ if detail.starts_with("The user executing the script can't") => (Denied, NO_RIGHTS),
         _ if detail.starts_with("max number of clients") => (Unavailable, "takes no more clients: raise maxclients"),
         _ if detail.contains("SCRIPT KILL") => {
             (Unavailable, "had the script killed before it wrote anything: try again")
@@ -58,6 +59,13 @@ pub(super) fn refused(server: &str, what: &str, error: &ServerError) -> Error {
         _ => (Unsupported, "refused the command"),
     };
     Error::new(kind, format!("{what}: Redis at {server} {way_out} ({} {detail})", error.code()))
+}
+
+const NO_RIGHTS: &str = "does not let this user do what is needed: see tenure::store::Redis for the rights";
+
+/// The reply is not one that it could be.
+pub(super) fn unreadable(server: &str, what: &str, error: &Error) -> Error {
+    Error::new(error.kind(), format!("{what}: Redis at {server}: {error}"))
 }
 
 /// No connection could be made, or not set up.

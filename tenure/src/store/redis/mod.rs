@@ -61,7 +61,8 @@ use transport::Link;
 /// A user that may do this and no more is enough, where `tenure` is the prefix:
 ///
 /// ```text
-/// ACL SETUSER locks on >password ~tenure:* &tenure:inbox:* +evalsha +evalsha_ro +script|load +publish +subscribe +scan +ping
+/// ACL SETUSER locks on >password ~tenure:* &tenure:inbox:* +evalsha +evalsha_ro +script|load +publish +subscribe
+///     +scan +ping +time +mget +set +del +type +pexpireat +hget +hmget +hgetall +hset +hdel
 /// ```
 ///
 /// # What to know
@@ -101,7 +102,7 @@ impl Redis {
         let (server, client) = (config.server.clone(), connect::client(&config)?);
         let inbox: Arc<str> = keys.inbox(env.bits()).into();
         let link = Link::open(config, client, env, hub.clone(), inbox.clone()).await?;
-        connect::probe(&link, &server, &inbox).await?;
+        connect::probe(&link, &server, &keys, &inbox).await?;
         let collector = Collector::new(link, connect::scripts());
         Ok(Self(Arc::new(Inner { server, keys, hub, inbox, collector })))
     }
@@ -111,7 +112,7 @@ impl Redis {
     }
 
     fn reply(&self, key: &Key, op: &Op, value: Result<Value>) -> Result<Reply> {
-        let reply = script::reply(self.check(key, value?)?)?;
+        let reply = self.decode(key, value?, |value| script::reply(op, value))?;
         let queues = matches!(op, Op::Acquire(acquire) if !acquire.patience.is_zero());
         if queues && matches!(reply.outcome, Outcome::Busy { .. }) {
             self.0.collector.transport().listen();
@@ -119,8 +120,9 @@ impl Redis {
         Ok(reply)
     }
 
-    fn check(&self, what: &Key, value: Value) -> Result<Value> {
-        errors::check(&self.0.server, &format!("lock {what:?}"), value)
+    fn decode<T>(&self, key: &Key, value: Value, decoder: impl FnOnce(Value) -> Result<T>) -> Result<T> {
+        let (server, what) = (&self.0.server, || format!("lock {key:?}"));
+        decoder(errors::check(server, what, value)?).map_err(|error| errors::unreadable(server, &what(), &error))
     }
 }
 
@@ -150,7 +152,7 @@ impl Store for Redis {
 
     async fn read(&self, key: &Key) -> Result<Seen> {
         let value = self.0.collector.call(script::read_command(self.0.keys.encode(key).as_bytes())).await?;
-        script::record(self.check(key, value)?)
+        self.decode(key, value, script::record)
     }
 
     async fn scan(&self) -> Result<Vec<Key>> {
@@ -158,7 +160,8 @@ impl Store for Redis {
         loop {
             let mut command = redis::cmd("SCAN");
             command.arg(&cursor).arg("MATCH").arg(self.0.keys.pattern()).arg("COUNT").arg(1_000);
-            let page = errors::check(&self.0.server, "listing the locks", self.0.collector.call(command).await?)?;
+            let page =
+                errors::check(&self.0.server, || "listing the locks".into(), self.0.collector.call(command).await?)?;
             let (next, places): (Vec<u8>, Vec<Vec<u8>>) = redis::from_redis_value(page).map_err(|error| {
                 Error::with_source(ErrorKind::Corrupt, format!("Redis at {}: no page of keys", self.0.server), error)
             })?;
@@ -172,7 +175,7 @@ impl Store for Redis {
 
     async fn ping(&self) -> Result<()> {
         let value = self.0.collector.call(redis::cmd("PING")).await?;
-        errors::check(&self.0.server, "asking whether it answers", value).map(drop)
+        errors::check(&self.0.server, || "asking whether it answers".into(), value).map(drop)
     }
 
     fn traits(&self) -> Traits {

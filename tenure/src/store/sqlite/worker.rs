@@ -65,11 +65,12 @@ impl Worker {
             gather(&mut batch, jobs);
             match self.carry_out(&mut batch, jobs) {
                 Ok((answers, grants)) => {
+                    // Before the answers: a process may end as soon as it has its own.
+                    self.push(&grants);
                     for (job, answer) in batch.drain(..).zip(answers) {
                         // Whoever does not listen any more takes it for a missing reply.
                         let _ = job.tell.send(answer);
                     }
-                    self.push(&grants);
                 }
                 Err(error) => batch.drain(..).for_each(|job| drop(job.tell.send(Err(error.clone())))),
             }
