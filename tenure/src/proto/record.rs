@@ -13,10 +13,10 @@
 //! 2. *let in*: move the heads that now fit from the queue to the holders, and say whom to tell;
 //! 3. *answer* the operation itself.
 //!
-//! After step 2 the head does not fit, so nobody behind it does either: a newcomer enters only where the queue is empty.
-//! The one exception is an owner that is in already. It does not stand behind the queue, for it would wait for those who
-//! wait for it; if what it asks for does not fit yet (a reader that wants to write), its place is the front. A place that
-//! was taken before its owner was in moves up when it asks again.
+//! After step 2 the head does not fit, so nobody behind it does either: a newcomer enters only where the queue is
+//! empty. The one exception is an owner that is in already. It does not stand behind the queue, for it would wait for
+//! those who wait for it; if what it asks for does not fit yet (a reader that wants to write), its place is the front.
+//! A place that was taken before its owner was in moves up when it asks again.
 //!
 //! Claims of one owner do not exclude each other, so they count together as the largest of them.
 
