@@ -57,7 +57,7 @@ impl Report {
 
     pub(crate) fn say(self, news: &News) {
         match () {
-            () if self.quiet => {}
+            () if self.quiet && !news.is_loss() => {}
             () if self.json => say(&json(news)),
             () if self.verbose || news.is_bad() => say(&format!("tenure: {news}")),
             () => {}
@@ -66,7 +66,16 @@ impl Report {
 }
 
 impl News {
-    /// Whether everybody wants to know.
+    /// Whether it is to be told even to those who want to hear of errors alone.
+    fn is_loss(&self) -> bool {
+        match self {
+            News::InDoubt { .. } | News::Lost { .. } | News::NotReleased { .. } => true,
+            News::Released { was_ours, .. } => !was_ours,
+            _ => false,
+        }
+    }
+
+    /// Whether everybody else wants to know.
     fn is_bad(&self) -> bool {
         match self {
             News::Waiting { .. } | News::Acquired { .. } | News::Told { .. } => false,

@@ -118,7 +118,9 @@ fn one_run(store: &Store, run: &str, fate: Fate, stops: bool, kills: &AtomicUsiz
     let ttl = format!("{}ms", TTL.as_millis());
     let this = this.to_str().expect("the path is text");
     let mut command = store.tenure(&["run", "-q", "--ttl", &ttl, "counter", "--", this, "worker", &folder, part]);
-    let mut running = Running::start(command.env("RUN", run).stderr(Stdio::inherit()));
+    // That its hold was lost is what is to happen to one that is stopped, and news with any other.
+    let stderr = if fate == Fate::Stopped { Stdio::null() } else { Stdio::inherit() };
+    let mut running = Running::start(command.env("RUN", run).stderr(stderr));
     let marker = store.path(&format!("in-{run}"));
     match fate {
         Fate::Nothing => {}

@@ -114,13 +114,13 @@ fn a_loss_that_shows_only_at_the_release_counts() {
     let store = Store::sqlite();
     let go = store.path("go");
     let script = format!("while [ ! -e {} ]; do sleep 0.01; done", go.display());
-    let running = store.start(&["run", "--ttl", "60s", "x", "--", "sh", "-c", &script]);
+    let running = store.start(&["run", "-q", "--ttl", "60s", "x", "--", "sh", "-c", &script]);
     eventually("it holds", || store.counts("x").0 == 1);
     assert_eq!(store.code(&["break", "--yes", "x"]), 0);
     std::fs::write(&go, "").unwrap();
     let output = running.output();
     assert_eq!(code(output.status), 76, "{output:?}");
-    assert!(text(&output.stderr).contains("no longer ours"), "{output:?}");
+    assert!(text(&output.stderr).contains("no longer ours"), "a loss is told even to the quiet: {output:?}");
 }
 
 fn events(stderr: &[u8], name: &str) -> impl Iterator<Item = Value> {
