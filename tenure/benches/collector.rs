@@ -19,7 +19,9 @@ const RUNS: usize = 5;
 
 fn main() {
     let server = testkit::Redis::start();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime can be built");
+    // The scheduler that programs have by default, with one worker.
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.worker_threads(1).enable_all().build().expect("a runtime can be built");
     runtime.block_on(async {
         let store = Redis::connect(&server.url()).await.expect("the server can be connected to");
         let client = redis::Client::open(format!("{}?protocol=resp3", server.url())).expect("its address is a URL");
@@ -77,8 +79,9 @@ struct Run {
 async fn compare(store: &Redis, stock: &MultiplexedConnection, tasks: u32, pairs: u32) -> (Run, Run) {
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for _ in 0..RUNS {
-        ours.push(run(tasks, pairs, |key, op| apply(store.clone(), key, op)).await);
-        theirs.push(run(tasks, pairs, |key, op| send(stock.clone(), key, op)).await);
+        let (store, stock) = (store.clone(), stock.clone());
+        ours.push(run(tasks, pairs, move |key, op| apply(store.clone(), key, op)).await);
+        theirs.push(run(tasks, pairs, move |key, op| send(stock.clone(), key, op)).await);
     }
     (median(&ours), median(&theirs))
 }
