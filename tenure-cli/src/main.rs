@@ -1,2 +1,74 @@
-//! To come.
-fn main() {}
+//! The command `tenure`: runs commands under a lock that other machines see, and shows who holds what.
+//!
+//! ```text
+//!   tenure run NAME -- CMD          main thread: one runtime, one task for each wait
+//!     ├── open the store, take the lock              run.rs, waiting.rs
+//!     ├── tenure __exec … CMD ──exec──▶ CMD          child.rs, exec.rs: its own group, dies with us
+//!     ├── signals in, stops and the end out, loss    supervise.rs, loss.rs, terminal.rs
+//!     └── release; the command's exit code is ours   exit.rs
+//! ```
+
+mod args;
+mod child;
+mod clock;
+mod commands;
+mod duration;
+mod exec;
+mod exit;
+mod look;
+mod loss;
+mod out;
+mod report;
+mod run;
+mod signals;
+mod store;
+mod supervise;
+mod terminal;
+mod text;
+mod waiting;
+mod watch;
+
+use std::io::stderr;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::Cli;
+use crate::exit::{Result, USAGE};
+use crate::out::say;
+use crate::text::Paint;
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args_os();
+    if arguments.nth(1).is_some_and(|argument| argument == exec::NAME) {
+        return exec::run(arguments);
+    }
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            if !error.use_stderr() {
+                let _ = error.print();
+                return ExitCode::SUCCESS;
+            }
+            let message = error.render().to_string();
+            say(&format!("tenure: {}", message.strip_prefix("error: ").unwrap_or(&message).trim_end()));
+            return ExitCode::from(USAGE);
+        }
+    };
+    match start(cli) {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            say(&format!("{} {}", Paint::on(&stderr()).red("tenure:"), failure.message));
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+fn start(cli: Cli) -> Result<u8> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| exit::Failure::system("the runtime cannot be started", error))?;
+    let result = runtime.block_on(commands::run(cli));
+    // A store that still waits for something in a thread of its own is not worth waiting for.
+    runtime.shutdown_background();
+    result
+}

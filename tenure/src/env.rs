@@ -3,6 +3,8 @@
 //! The system's clock for leases is `CLOCK_BOOTTIME`, which goes on while the machine is suspended: a hold that expired
 //! during the suspend is known to be over at the first look after it. [`std::time::Instant`] would still call it held.
 
+#![allow(clippy::disallowed_methods, reason = "this is where they are allowed")]
+
 use std::fmt;
 use std::future::Future;
 use std::ops::{Add, Sub};
@@ -88,6 +90,29 @@ impl Env {
         self.sleep_until(self.now() + duration).await;
     }
 
+    /// Stops the calling thread for `duration`: for the threads of [`spawn_thread`], never in a task.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn pause(&self, duration: Duration) {
+        std::thread::sleep(duration);
+    }
+
+    /// Names the run of the machine and the namespace that the clock of [`now`](Self::now) counts for: processes with
+    /// one name read one clock. `None` where the system has no such name.
+    ///
+    /// # Errors
+    ///
+    /// When the system has names for its runs, and does not tell.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn boot(&self) -> std::io::Result<Option<Boot>> {
+        if cfg!(not(target_os = "linux")) {
+            return Ok(None);
+        }
+        let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned();
+        // Kernels without time namespaces have no such link.
+        let namespace = std::fs::read_link("/proc/self/ns/time").unwrap_or_default().to_string_lossy().into_owned();
+        Ok(Some(Boot { id, namespace }))
+    }
+
     /// The output of `future`, unless `duration` passes first.
     pub(crate) async fn timeout<F: Future>(&self, duration: Duration, future: F) -> Option<F::Output> {
         tokio::time::timeout(duration, future).await.ok()
@@ -126,6 +151,22 @@ const SIMULATED_EPOCH: Micros = 1_735_689_600_000_000;
 pub(crate) fn spawn(future: impl Future<Output = ()> + Send + 'static) -> Option<tokio::task::JoinHandle<()>> {
     let runtime = tokio::runtime::Handle::try_current().ok()?;
     Some(runtime.spawn(future))
+}
+
+/// See [`Env::boot`].
+#[cfg(feature = "sqlite")]
+#[derive(Debug)]
+pub(crate) struct Boot {
+    /// The run of the machine.
+    pub(crate) id: String,
+    /// The time namespace, whose clock may be shifted against the machine's.
+    pub(crate) namespace: String,
+}
+
+/// Spawns a thread, for what can only block.
+#[cfg(feature = "sqlite")]
+pub(crate) fn spawn_thread(name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(run).map(drop)
 }
 
 /// A point in time on the client's own clock, in microseconds since some start.

@@ -1,10 +1,60 @@
-//! A distributed lock that people can trust with money.
+//! A distributed lock with fencing tokens, leases that tell their holder in time, and fair waiting.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> tenure::Result<()> {
+//! let locks = tenure::open("memory:").await?;
+//! let lock = locks.mutex("invoice-42").build()?;
+//!
+//! let guard = lock.lock().await?;
+//! // Pass the token with every write, so that the resource can refuse a holder that came too late.
+//! let fence = guard.fence();
+//! // The work is dropped if the hold is lost: before anyone else can have it.
+//! guard.protect(async { println!("paying under {fence}") }).await?;
+//! guard.release().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! * [`open`] or [`Locks`] makes a client, [`Locks::mutex`], [`read`](Locks::read), [`write`](Locks::write) and
+//!   [`semaphore`](Locks::semaphore) make locks on it;
+//! * a [`Guard`] is a hold: it tells its [fence](Guard::fence), until when it is certain, and when it is
+//!   [lost](Guard::lost);
+//! * [`Locks::events`] and [`Locks::metrics`] tell what goes on;
+//! * [`blocking`] is the same for code without async;
+//! * [`store`] says how to write a store of one's own, [`proto`] what a store has to do.
 
+mod agenda;
+pub mod blocking;
+mod client;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod env;
 mod error;
+mod event;
+mod guard;
+mod hold;
+mod info;
+mod keeper;
 mod key;
+mod lock;
+mod locks;
+mod metrics;
+mod open;
+mod options;
+mod pace;
 pub mod proto;
 pub mod store;
+mod waiting;
 
 pub use error::{Error, ErrorKind, Result};
+pub use event::{Event, Events, What, Why};
+pub use guard::{Guard, HoldInfo};
+pub use hold::{Fence, HoldState, Loss};
+pub use info::{Holder, LockInfo, Meta};
 pub use key::Key;
+pub use lock::{Lock, LockBuilder};
+pub use locks::{Locks, LocksBuilder};
+pub use metrics::{Histogram, Metrics};
+pub use open::{open, open_store};
+pub use waiting::Acquiring;

@@ -2,6 +2,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests live in real time")]
 
+pub mod bench;
 mod fake;
 mod proxy;
 mod redis;

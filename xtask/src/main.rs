@@ -1,2 +1,69 @@
-//! To come.
-fn main() {}
+//! `cargo xtask`: what one does with this workspace beyond building it. It rests on the standard library alone, for it
+//! is the first thing that a fresh machine compiles.
+//!
+//! | file | for |
+//! | --- | --- |
+//! | `test.rs` | `cargo xtask test`: the servers, then every test |
+//! | `servers.rs`, `install.sh` | which servers the tests need, and how a missing one is installed |
+//! | `ci.rs` | `cargo xtask ci`: the steps that a change must pass |
+//! | `tree.rs` | its first step: what the source files must look like |
+//! | `bench.rs` | `cargo xtask bench`: the benchmarks, as one table |
+//! | `run.rs` | running a command |
+
+#![allow(clippy::disallowed_methods, reason = "this program lives in real time")]
+
+mod bench;
+mod ci;
+mod run;
+mod servers;
+mod test;
+mod tree;
+
+use std::process::ExitCode;
+
+const HELP: &str = "\
+cargo xtask: tests, checks and benchmarks of tenure
+
+  cargo xtask test [--no-install] [-- FILTER…]
+      Runs every test: unit, integration and documentation tests with all features, after a check that the library
+      builds without features and with each alone. Servers that the tests need are installed as Debian packages where
+      they are missing (as root, or by sudo; their services are not started); --no-install stops there instead.
+      With a FILTER, just the tests whose name contains it.
+  cargo xtask ci [STEP…]
+      Everything that a change must pass, or just the steps named.
+  cargo xtask bench [NAME…]
+      Runs the benchmarks one after the other and ends with a table of their figures.
+
+Examples:
+  cargo xtask test                     everything
+  cargo xtask test -- hand_off         the tests with `hand_off` in their name
+  cargo xtask ci clippy docs           two steps of the checks
+  cargo xtask bench                    every benchmark
+";
+
+/// What a command ends with: its closing line, for its output or for its errors.
+type Outcome = Result<String, String>;
+
+fn main() -> ExitCode {
+    std::env::set_current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).expect("the workspace is where it was built");
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let outcome = match args.as_slice() {
+        [.., "-h" | "--help"] | ["help", ..] => Ok(HELP.trim_end().to_owned()),
+        ["test", rest @ ..] => test::main(rest),
+        ["ci", steps @ ..] => ci::main(steps),
+        ["bench", names @ ..] => bench::main(names),
+        [] => Err(HELP.trim_end().to_owned()),
+        [other, ..] => Err(format!("there is no `cargo xtask {other}`; there are test, ci and bench: see --help")),
+    };
+    match outcome {
+        Ok(line) => {
+            println!("{line}");
+            ExitCode::SUCCESS
+        }
+        Err(line) => {
+            eprintln!("{line}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -13,21 +13,24 @@
 //!     │                            │     answers the op
 //! ```
 
+mod entry;
 mod op;
 mod record;
 
+pub use entry::{Entry, Grave, NEVER};
 pub use op::{
     Acquire, Claim, ClaimId, Grant, Inbox, InvalidClaim, Op, Outcome, Owner, Refusal, Release, Renew, Reply, Was,
 };
-pub use record::{At, Entry, Grave, NEVER, Record};
+pub use record::{At, Record};
 
 /// A point in time on a store's clock: microseconds since the Unix epoch.
 ///
 /// Every value up to the year 2255 is exact in a double, which is what Lua and JSON have for numbers.
 pub type Micros = u64;
 
-/// A duration in whole microseconds, as the rule adds it to a [`Micros`]; capped so that sums stay exact in a double.
+/// A duration in whole microseconds, as the rule adds it to a [`Micros`]: rounded up, so that only zero is none; capped so
+/// that sums stay exact in a double.
 pub(crate) fn micros(duration: std::time::Duration) -> Micros {
     const YEAR: u128 = 366 * 24 * 3600 * 1_000_000;
-    duration.as_micros().min(YEAR) as Micros
+    duration.as_nanos().div_ceil(1_000).min(YEAR) as Micros
 }

@@ -15,21 +15,19 @@
 //!
 //! After step 2 the head does not fit, so nobody behind it does either: a newcomer enters only where the queue is empty.
 //! The one exception is an owner that is in already. It does not stand behind the queue, for it would wait for those who
-//! wait for it; if what it asks for does not fit yet (a reader that wants to write), its place is the front.
+//! wait for it; if what it asks for does not fit yet (a reader that wants to write), its place is the front. A place that
+//! was taken before its owner was in moves up when it asks again.
 //!
 //! Claims of one owner do not exclude each other, so they count together as the largest of them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::entry::{Entry, Grave, NEVER};
 use super::op::{Acquire, ClaimId, Grant, Inbox, Op, Outcome, Owner, Refusal, Release, Renew, Reply, Was};
 use super::{Micros, micros};
-
-/// Later than any time: the largest whole number below which a double holds every one.
-pub const NEVER: Micros = (1 << 53) - 1;
 
 /// One lock. The default is a lock that nobody has used.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,7 +42,8 @@ pub struct Record {
     pub alarm: Micros,
     /// How long the lock is remembered once it is empty, in microseconds.
     pub memory: Micros,
-    /// When the store may forget the whole record. Later than everyone's time in it.
+    /// When the store may forget the whole record. Everyone's time in it has passed by then, and so has the last fence,
+    /// which is ahead of a clock that went back: the next one is later though nothing tells of the last.
     pub expires: Micros,
     /// Who is in, in the order of grants.
     pub holders: Vec<Entry>,
@@ -70,38 +69,6 @@ impl Default for Record {
     }
 }
 
-/// One claim that is in or waits.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Entry {
-    /// Names the acquisition.
-    pub id: ClaimId,
-    /// Whose it is; `None` is nobody else's.
-    pub owner: Option<Owner>,
-    /// How many permits it claims.
-    pub permits: u32,
-    /// When it was let in, or took its place.
-    pub since: Micros,
-    /// When its time passes.
-    pub until: Micros,
-    /// Its token; zero while it waits.
-    pub fence: u64,
-    /// The number of its place; kept, but of no meaning, once it is in.
-    pub ticket: i64,
-    /// Where to tell that it was let in.
-    pub inbox: Inbox,
-    /// What others may read about it.
-    pub meta: Bytes,
-}
-
-/// An id that may not come back.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Grave {
-    /// The id.
-    pub id: ClaimId,
-    /// Until when it is refused.
-    pub until: Micros,
-}
-
 /// When and for whom an operation is carried out.
 #[derive(Clone, Debug)]
 pub struct At<'a> {
@@ -117,9 +84,6 @@ impl Record {
     /// The record is changed in place; where the answer changed nothing it compares equal to what it was.
     pub fn apply(&mut self, op: &Op, at: At<'_>) -> (Reply, Vec<Grant>) {
         let now = at.now;
-        if self.expires <= now {
-            *self = Self::default();
-        }
         self.sweep(now);
         let mut grants = self.let_in(now);
         let outcome = match op {
@@ -135,9 +99,6 @@ impl Record {
 
     /// The record as it stands at `now`, with everyone gone whose time has passed. Nobody is let in by looking.
     pub fn seen_at(mut self, now: Micros) -> Self {
-        if self.expires <= now {
-            return Self::default();
-        }
         self.sweep(now);
         self
     }
@@ -150,15 +111,21 @@ impl Record {
     // -- 1. sweep ------------------------------------------------------------------------------------------------
 
     fn sweep(&mut self, now: Micros) {
+        if self.expires <= now {
+            *self = Self::default();
+        }
         if now < self.alarm {
             return;
         }
+        let in_use = !self.is_empty();
         self.holders.retain(|entry| entry.until > now);
         self.queue.retain(|entry| entry.until > now);
         self.buried.retain(|grave| grave.until > now);
         let times = self.holders.iter().chain(&self.queue).map(|entry| entry.until);
         self.alarm = times.chain(self.buried.iter().map(|grave| grave.until)).min().unwrap_or(NEVER);
-        self.forget_soon_if_empty(now);
+        if in_use {
+            self.forget_soon_if_empty(now);
+        }
     }
 
     // -- 2. let in -----------------------------------------------------------------------------------------------
@@ -185,17 +152,18 @@ impl Record {
     /// What is taken by everyone else: each owner counts as its largest claim.
     fn weight_of_others(&self, owner: Option<&Owner>) -> u64 {
         let mut strangers = 0;
-        let mut largest: BTreeMap<&Owner, u32> = BTreeMap::new();
-        for entry in self.holders.iter().filter(|entry| owner.is_none() || entry.owner.as_ref() != owner) {
+        let mut largest: BTreeMap<&Owner, u64> = BTreeMap::new();
+        for entry in self.holders.iter().filter(|entry| !entry.is_of(owner)) {
+            let permits = u64::from(entry.permits);
             match &entry.owner {
-                None => strangers += u64::from(entry.permits),
+                None => strangers += permits,
                 Some(other) => {
-                    let permits = largest.entry(other).or_default();
-                    *permits = entry.permits.max(*permits);
+                    let most = largest.entry(other).or_default();
+                    *most = permits.max(*most);
                 }
             }
         }
-        strangers + largest.into_values().map(u64::from).sum::<u64>()
+        strangers + largest.values().sum::<u64>()
     }
 
     /// Puts a claim among the holders, under a token of its own, or of its owner's where it asks for nothing new.
@@ -213,7 +181,7 @@ impl Record {
     }
 
     fn holders_of<'a>(&'a self, owner: Option<&'a Owner>) -> impl Iterator<Item = &'a Entry> {
-        self.holders.iter().filter(move |entry| owner.is_some() && entry.owner.as_ref() == owner)
+        self.holders.iter().filter(move |entry| entry.is_of(owner))
     }
 
     // -- 3. answer -----------------------------------------------------------------------------------------------
@@ -236,7 +204,7 @@ impl Record {
             return Outcome::Refused(Refusal::Full);
         }
 
-        let is_in = self.holders_of(owner).next().is_some();
+        let is_in = self.is_in(owner);
         if self.is_empty() {
             self.limit = op.claim.limit();
         }
@@ -254,22 +222,20 @@ impl Record {
 
     fn wait(&mut self, op: &Acquire, at: &At<'_>, place: Option<usize>, is_in: bool) -> Outcome {
         let now = at.now;
-        if is_in && self.queue.first().is_some_and(|head| self.waits_inside(head) && head.owner != op.owner) {
+        let another_inside = |head: &Entry| head.owner != op.owner && self.is_in(head.owner.as_ref());
+        if is_in && self.queue.first().is_some_and(another_inside) {
             if let Some(place) = place {
                 self.queue.remove(place);
             }
             return Outcome::Refused(Refusal::Deadlock);
         }
-        let until = now + micros(op.patience);
         if op.patience.is_zero() {
-            let busy = self.busy(place.map_or(self.ticket + 1, |place| self.queue[place].ticket), now);
-            if let Some(place) = place {
-                self.queue.remove(place);
-                self.forget_soon_if_empty(now);
-            }
-            return busy;
+            let ticket = place.map_or(self.ticket + 1, |place| self.queue.remove(place).ticket);
+            return self.busy(ticket, now);
         }
         self.memory = micros(op.memory);
+        let until = now + micros(op.patience);
+        self.expect(until);
         let ticket = match place {
             Some(place) if !is_in || self.queue[0].owner == op.owner => {
                 let entry = &mut self.queue[place];
@@ -279,7 +245,8 @@ impl Record {
             }
             _ => {
                 // An owner that is in stands at the front, everyone else at the back.
-                let since = place.map_or(now, |place| self.queue.remove(place).since);
+                let old = place.map(|place| self.queue.remove(place));
+                let (since, until) = old.map_or((now, until), |old| (old.since, old.until.max(until)));
                 let front = is_in.then(|| self.queue.first().map(|head| head.ticket - 1)).flatten();
                 let ticket = front.unwrap_or(self.ticket + 1);
                 self.ticket = self.ticket.max(ticket);
@@ -288,7 +255,6 @@ impl Record {
                 ticket
             }
         };
-        self.expect(until);
         self.busy(ticket, now)
     }
 
@@ -296,9 +262,8 @@ impl Record {
         if self.holders.iter().any(|entry| entry.id == op.id) {
             return self.extend(op.id, op.ttl, now);
         }
-        Outcome::Gone {
-            was: if self.queue.iter().any(|entry| entry.id == op.id) { Was::Waiting } else { Was::Unknown },
-        }
+        let waits = self.queue.iter().any(|entry| entry.id == op.id);
+        Outcome::Gone { was: if waits { Was::Waiting } else { Was::Unknown } }
     }
 
     fn release(&mut self, op: &Release, now: Micros) -> Outcome {
@@ -310,10 +275,14 @@ impl Record {
             () if self.queue.len() < queue => Was::Waiting,
             () => Was::Unknown,
         };
-        if !op.bury.is_zero() && !self.buried.iter().any(|grave| grave.id == op.id) {
+        if !op.bury.is_zero() {
             let until = now + micros(op.bury);
-            self.buried.push(Grave { id: op.id, until });
-            self.expect(until);
+            match self.buried.iter_mut().find(|grave| grave.id == op.id) {
+                Some(grave) => grave.until = grave.until.max(until),
+                None => self.buried.push(Grave { id: op.id, until }),
+            }
+            self.alarm = self.alarm.min(until);
+            self.expires = self.expires.max(until);
         }
         if was != Was::Unknown {
             self.forget_soon_if_empty(now);
@@ -354,57 +323,28 @@ impl Record {
     }
 
     fn claims_of(&self, owner: Option<&Owner>) -> usize {
-        let waiting = self.queue.iter().filter(|entry| owner.is_some() && entry.owner.as_ref() == owner);
-        self.holders_of(owner).count() + waiting.count()
+        self.holders.iter().chain(&self.queue).filter(|entry| entry.is_of(owner)).count()
     }
 
-    fn waits_inside(&self, head: &Entry) -> bool {
-        self.holders_of(head.owner.as_ref()).next().is_some()
+    fn is_in(&self, owner: Option<&Owner>) -> bool {
+        self.holders_of(owner).next().is_some()
     }
 
-    /// Notes that somebody's time passes at `until`.
+    /// Notes that a claim's time passes at `until`.
     fn expect(&mut self, until: Micros) {
         self.alarm = self.alarm.min(until);
-        self.expires = self.expires.max(until + self.memory);
+        self.expires = self.expires.max(self.remembered_after(until));
     }
 
     fn forget_soon_if_empty(&mut self, now: Micros) {
         if self.is_empty() {
             let graves = self.buried.iter().map(|grave| grave.until).max().unwrap_or(0);
-            self.expires = graves.max(now + self.memory);
+            self.expires = graves.max(self.remembered_after(now));
         }
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_mutex_is_handed_to_the_next_in_line() {
-        let mut record = Record::default();
-        let inbox = Inbox::from("here");
-        let mut ask = |record: &mut Record, now, op: Op| record.apply(&op, At { now, inbox: &inbox });
-        let acquire = |id| {
-            Op::Acquire(Acquire {
-                id: ClaimId::new(id),
-                claim: super::super::Claim::EXCLUSIVE,
-                ttl: Duration::from_secs(10),
-                patience: Duration::from_secs(3),
-                owner: None,
-                max: 1,
-                memory: Duration::from_secs(60),
-                meta: Bytes::new(),
-            })
-        };
-        let (reply, _) = ask(&mut record, 1_000, acquire(1));
-        assert_eq!(reply.outcome, Outcome::Held { fence: 1_000, since: 1_000, until: 10_001_000, waiting: 0 });
-        let (reply, _) = ask(&mut record, 1_001, acquire(2));
-        assert_eq!(reply.outcome, Outcome::Busy { ahead: 0, retry_in: Duration::from_secs(3) });
-        let release = Op::Release(Release { id: ClaimId::new(1), bury: Duration::ZERO });
-        let (reply, grants) = ask(&mut record, 1_002, release);
-        assert_eq!(reply.outcome, Outcome::Gone { was: Was::Holding });
-        assert_eq!(grants, [Grant { id: ClaimId::new(2), fence: 1_002, inbox: inbox.clone() }]);
-        assert_eq!(record.holders[0].until, 3_001_001, "until the deadline of its place");
+    /// Until when the last fence is remembered if the lock is last used at `last`.
+    fn remembered_after(&self, last: Micros) -> Micros {
+        last.max(self.fence + 1) + self.memory
     }
 }

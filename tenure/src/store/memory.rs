@@ -36,7 +36,8 @@ impl Memory {
         Self::with_env(Env::system())
     }
 
-    pub(crate) fn with_env(env: Env) -> Self {
+    /// An empty store with a clock of its own: for tests under a paused clock.
+    pub fn with_env(env: Env) -> Self {
         let (hub, inbox, records) = (Hub::new(), Inbox::from(""), Mutex::default());
         Self(Arc::new(Inner { env, hub, inbox, records }))
     }
@@ -77,7 +78,10 @@ impl Default for Memory {
 
 impl fmt::Debug for Memory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Memory").field("records", &self.records().by_key.len()).finish()
+        f.debug_struct("Memory")
+            .field("records", &self.records().by_key.len())
+            .field("waiting", &self.0.hub.len())
+            .finish()
     }
 }
 

@@ -26,6 +26,8 @@ mod memory;
 mod push;
 #[cfg(feature = "redis")]
 mod redis;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 
 #[cfg(feature = "redis")]
 pub use self::redis::Redis;
@@ -35,6 +37,8 @@ pub use push::{Hub, Push, Watch};
 #[cfg(all(feature = "redis", feature = "conformance"))]
 #[doc(hidden)]
 pub use redis::script as redis_script;
+#[cfg(feature = "sqlite")]
+pub use sqlite::Sqlite;
 
 /// Where records live, and what carries out operations on them.
 ///

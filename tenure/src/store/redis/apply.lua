@@ -1,259 +1,446 @@
--- The rule of `proto/record.rs`, in the same order: sweep, let in, answer.
+-- The rule of `proto/record.rs` inside the server: sweep, let in, answer, in the same order and section by section.
+--
+-- KEYS are the keys of locks. For each there are two arguments: what is asked, packed numbers, and by whom, the claim's
+-- id or for an acquisition the whole claim; `script.rs` packs them and unpacks the answers. Operations on many keys in
+-- one call share the price of the call and of the clock; each stands for itself, and a key may come more than once.
+--
+-- A record lies under its key in one of two encodings:
+--
+--   small    a string: HEAD, and an ENTRY for everyone in, waiting or buried
+--   crowd    a hash:   h            HEAD and SUMS
+--                      e<id>        ENTRY
+--                      q<ticket>    the id whose place that is
+--                      o<owner>     the ids of the owner's claims, 16 bytes each
+--
+-- A small one costs one read and one write. One with a crowd costs no more for its size: of everyone in an operation
+-- needs to know one sum, of everyone waiting the head's ticket. Only a sweep reads a whole crowd, and `alarm` lets it do
+-- so no sooner than somebody's time passes.
+--
+-- A grave is an entry without permits; who waits has no fence; nobody's owner is the empty text. Times are microseconds,
+-- whole numbers below 2^53, and are never left to Lua to print.
 
-local MAGIC = 'tenure1'
-local HEADER = '<c7I8I4i8I8I8I8I8I4I4I4I8i8'
-local ENTRY = '<c16I4I8I8I8i8I2c0I2c0I4c0'
+local MAGIC, HEAD = 'tenure\1', '<c7Bdddddd' -- magic, entries, alarm, memory, expires, fence, ticket, limit
+local SUMS = '<dddddd'                 -- holders, waiting, graves, the holders' weight, the head's ticket, the last grave
+local ENTRY = '<ddddc16dI2c0I4c0'      -- since, until, fence, ticket; id, permits, owner, rest: the inbox and the meta
+local HELD = '<c1ddddd'                -- H, now, fence, since, until, waiting
 local NEVER = 9007199254740991
+local BLANK = 'tenure\1\0\255\255\255\255\255\255?C\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0'
+local ACQUIRE, RENEW, RELEASE = 1, 2, 3
 
-local time = redis.call('TIME')
+local KEYS, ARGV, spread = KEYS, ARGV, unpack
+local call, pack, unpack, sub, format = redis.call, struct.pack, struct.unpack, string.sub, string.format
+local max = math.max
+local time = call('TIME')
 local now = time[1] * 1000000 + time[2]
-local key = KEYS[1]
 
-local r = { fence = 0, limit = 0, ticket = 0, alarm = NEVER, memory = 0, expires = 0, tomb = 0,
-  holders = 0, waiting = 0, graves = 0, weight = 0, head = 0 }
-local entries = {}
+-- What lies under a key that is no string: nothing, or the header of a crowd and the claim's own entry, or something else.
+local function look(key, id)
+  local kind = call('TYPE', key).ok
+  if kind == 'hash' then return spread(call('HMGET', key, 'h', 'e' .. id)) end
+  return kind == 'none' and BLANK
+end
 
-local value = redis.call('MGET', key)[1]
-if value then
-  local magic, at = string.sub(value, 1, 7)
-  if magic ~= MAGIC then
-    return redis.error_reply('TENUREFOREIGN a string lies where a lock record should be')
+-- -- the commonest cases, in short -----------------------------------------------------------------------------------
+--
+-- Somebody enters where nobody is; the only one in renews or leaves; one of a crowd renews. The rule's functions come
+-- later, for to make one costs as much as to call it. Where all went as it was asked, the time is the answer.
+
+local texts, answers, later, seen = call('MGET', spread(KEYS)), {}, nil, #KEYS > 1 and {}
+for i = 1, #KEYS do
+  local key, what, who, text, own = KEYS[i], ARGV[2 * i - 1], ARGV[2 * i], texts[i], nil
+  local op, span = unpack('<Bd', what)
+  local answer, after, magic, count, alarm, memory, expires, fence
+  local twice = seen and seen[key]
+  if not text and not twice then text, own = look(key, sub(who, 1, 16)) end
+  if text and #text >= #BLANK and not twice then
+    magic, count, alarm, memory, expires, fence = unpack('<c7Bdddd', text)
   end
-  magic, r.fence, r.limit, r.ticket, r.alarm, r.memory, r.expires, r.tomb, r.holders, r.waiting, r.graves, r.weight, r.head,
-    at = struct.unpack(HEADER, value)
-  if r.expires <= now then
-    r = { fence = 0, limit = 0, ticket = 0, alarm = NEVER, memory = 0, expires = 0, tomb = 0,
-      holders = 0, waiting = 0, graves = 0, weight = 0, head = 0 }
-  else
-    for _ = 1, r.holders + r.waiting + r.graves do
-      local e = {}
-      e.id, e.permits, e.since, e.ends, e.fence, e.ticket, e.owner, e.inbox, e.meta, at = struct.unpack(ENTRY, value, at)
-      entries[#entries + 1] = e
+  if magic ~= MAGIC then
+    -- Somebody else's, or changed further up.
+  elseif op == ACQUIRE and (count == 0 or expires <= now) then
+    local _, remember, most, limit = unpack('<dddd', what, 10)
+    if most > 0 then
+      local ticket, ends = unpack('<d', text, 41), now + span
+      if expires <= now then expires, fence, ticket = 0, 0, 0 end
+      fence = fence < now and now or fence + 1
+      if alarm > ends or alarm <= now or expires == 0 then alarm = ends end
+      expires = max(expires, max(ends, fence + 1) + remember)
+      answer = fence == now and now or pack(HELD, 'H', now, fence, now, ends, 0)
+      after = pack('<c7Bddddddddddc0', MAGIC, 1, alarm, remember, expires, fence, ticket, limit, now, ends, fence, ticket,
+        who)
+    end
+  elseif alarm > now and (own or count == 1 and sub(text, 89, 104) == who) then
+    local since, ends, token = unpack('<ddd', own or text, own and 1 or 57)
+    if op == RENEW and token > 0 then
+      ends = max(ends, now + span)
+      expires = max(expires, max(ends, fence + 1) + memory)
+      local head = pack('<c7Bddd', MAGIC, count, alarm, memory, expires)
+      answer = pack(HELD, 'H', now, token, since, ends, own and unpack('<d', text, 65) or 0)
+      if own then
+        call('HSET', key, 'h', head .. sub(text, 33), 'e' .. who, pack('<dd', since, ends) .. sub(own, 17))
+        call('PEXPIREAT', key, format('%d', (expires + 999) / 1000))
+      else
+        after = pack('<c32c24dd', head, sub(text, 33, 56), since, ends) .. sub(text, 73)
+      end
+    elseif op == RELEASE and count == 1 and span == 0 and token > 0 then
+      expires = max(now, fence + 1) + memory
+      answer, after = now, pack('<c7Bdddc24', MAGIC, 0, alarm, memory, expires, sub(text, 33, 56))
     end
   end
+  if seen then seen[key] = true end
+  if not answer then
+    later = later or {}
+    later[#later + 1] = { i = i, text = text, own = own, twice = twice }
+  elseif after and expires > now then
+    call('SET', key, after, 'PXAT', format('%d', (expires + 999) / 1000))
+  elseif after then
+    call('DEL', key)
+  end
+  answers[i] = answer
+end
+if not later then return #KEYS == 1 and answers[1] or answers end
+
+-- -- any operation on any record ---------------------------------------------------------------------------------------
+
+-- The record at hand. `e` holds entries by id, `q` ids by ticket, `o` lists of ids by owner: of a small record all, of a
+-- crowd as much as was read (`partial`), and `false` where there is certainly nothing. `changed` is what has to be
+-- written of a crowd; `room` says that somebody left, so that the head may fit.
+local r
+
+local function parse(text, at)
+  local since, ends, fence, ticket, id, permits, owner, rest, behind = struct.unpack(ENTRY, text, at)
+  return { since = since, ends = ends, fence = fence, ticket = ticket, id = id, permits = permits, owner = owner,
+    rest = rest }, behind
 end
 
+local function unwrap(kind, text)
+  if kind == 'e' then return (parse(text)) end
+  if kind == 'q' then return text end
+  local ids = {}
+  for id in string.gmatch(text, '................') do ids[#ids + 1] = id end
+  return ids
+end
+
+local function get(kind, name)
+  local known = r[kind][name]
+  if known == nil and r.partial then
+    local text = redis.call('HGET', r.key, kind .. name)
+    known = text and unwrap(kind, text)
+    r[kind][name] = known
+  end
+  return known
+end
+
+local function set(kind, name, value)
+  r[kind][name], r.dirty = value, true
+  if r.crowd then r.changed[kind .. name] = value end
+end
+
+local function read_all()
+  local fields = r.partial and redis.call('HGETALL', r.key) or {}
+  for i = 1, #fields, 2 do
+    local kind, name = string.sub(fields[i], 1, 1), string.sub(fields[i], 2)
+    if kind == 'q' then name = tonumber(name) end
+    if kind ~= 'h' and r[kind][name] == nil then r[kind][name] = unwrap(kind, fields[i + 1]) end
+  end
+  r.partial = false
+end
+
+-- The largest claim of the owner's that is in, its latest token, and all its claims, in and waiting.
+local function standing(owner)
+  if owner == '' then return 0, 0 end
+  local permits, token, ids = 0, 0, get('o', owner) or {}
+  for i = 1, #ids do
+    local e = get('e', ids[i])
+    if e.fence > 0 then permits, token = math.max(permits, e.permits), math.max(token, e.fence) end
+  end
+  return permits, token, ids
+end
+
+local function put(e)
+  local permits, _, ids = standing(e.owner)
+  set('e', e.id, e)
+  if e.owner ~= '' then
+    ids[#ids + 1] = e.id
+    set('o', e.owner, ids)
+  end
+  if e.permits == 0 then
+    r.graves, r.tomb = r.graves + 1, math.max(r.tomb, e.ends)
+  elseif e.fence == 0 then
+    if r.waiting == 0 or e.ticket < r.head then r.head = e.ticket end
+    r.waiting = r.waiting + 1
+    set('q', e.ticket, e.id)
+  else
+    r.holders, r.weight = r.holders + 1, r.weight + math.max(0, e.permits - permits)
+  end
+end
+
+local function leave(e)
+  set('e', e.id, false)
+  if e.owner ~= '' then
+    local left = {}
+    for _, id in ipairs(get('o', e.owner)) do
+      if id ~= e.id then left[#left + 1] = id end
+    end
+    set('o', e.owner, #left > 0 and left)
+  end
+  if e.permits == 0 then
+    r.graves = r.graves - 1
+  elseif e.fence == 0 then
+    r.waiting, r.room = r.waiting - 1, true
+    set('q', e.ticket, false)
+    if e.ticket == r.head and r.waiting > 0 then
+      repeat r.head = r.head + 1 until get('q', r.head)
+    end
+  else
+    r.holders, r.weight, r.room = r.holders - 1, r.weight - math.max(0, e.permits - standing(e.owner)), true
+  end
+end
+
+-- Until when the last fence is remembered if the lock is last used then.
+local function remembered_after(last) return math.max(last, r.fence + 1) + r.memory end
+
+-- Notes that a claim's time passes then.
 local function expect(ends)
-  r.alarm = math.min(r.alarm, ends)
-  r.expires = math.max(r.expires, ends + r.memory)
+  r.alarm, r.expires = math.min(r.alarm, ends), math.max(r.expires, remembered_after(ends))
 end
-
-local function is_empty() return r.holders == 0 and r.waiting == 0 end
 
 local function forget_soon_if_empty()
-  if is_empty() then r.expires = math.max(r.tomb, now + r.memory) end
+  if r.holders == 0 and r.waiting == 0 then r.expires = math.max(r.tomb, remembered_after(now)) end
 end
 
-local function find(id)
-  for _, e in ipairs(entries) do if e.id == id then return e end end
-end
+-- -- 1. sweep ----------------------------------------------------------------------------------------------------------
 
-local function head()
-  local first
-  for _, e in ipairs(entries) do
-    if e.permits > 0 and e.fence == 0 and (not first or e.ticket < first.ticket) then first = e end
+local function sweep()
+  if now < r.alarm then return end
+  read_all()
+  local in_use = r.holders + r.waiting > 0
+  r.alarm = NEVER
+  for _, e in pairs(r.e) do
+    if e and e.ends <= now then leave(e) elseif e then r.alarm = math.min(r.alarm, e.ends) end
   end
-  return first
+  if in_use then forget_soon_if_empty() end
 end
 
--- How many claims the owner has, the largest that is in, and its latest fence.
-local function standing(owner)
-  local count, top, token = 0, 0, 0
-  if owner == '' then return count, top, token end
-  for _, e in ipairs(entries) do
-    if e.owner == owner then
-      count = count + 1
-      if e.fence > 0 then top = math.max(top, e.permits); token = math.max(token, e.fence) end
-    end
-  end
-  return count, top, token
-end
+-- -- 2. let in ---------------------------------------------------------------------------------------------------------
 
-local function remove(gone)
-  for i, e in ipairs(entries) do
-    if e == gone then
-      table.remove(entries, i)
-      break
-    end
-  end
-  if gone.permits == 0 then
-    r.graves = r.graves - 1
-  elseif gone.fence == 0 then
-    r.waiting = r.waiting - 1
-    if gone.ticket == r.head and r.waiting > 0 then r.head = head().ticket end
-  else
-    r.holders = r.holders - 1
-    local _, top = standing(gone.owner)
-    if top < gone.permits then r.weight = r.weight - gone.permits + top end
-  end
-end
-
-local function fits(owner, permits)
-  local _, top = standing(owner)
-  return r.weight - top + permits <= r.limit
-end
-
+-- Puts a claim among the holders, under a token of its own, or of its owner's where it asks for nothing new.
 local function enter(e)
-  local _, top, token = standing(e.owner)
-  if top >= e.permits then
-    e.fence = token
-  else
-    r.fence = math.max(r.fence + 1, now)
-    e.fence = r.fence
-    r.weight = r.weight + e.permits - top
+  local permits, token = standing(e.owner)
+  if permits < e.permits then
+    token = math.max(r.fence + 1, now)
+    r.fence = token
   end
+  e.fence = token
   expect(e.ends)
-  r.holders = r.holders + 1
-  entries[#entries + 1] = e
-  return e.fence
+  put(e)
 end
 
-local grants = {}
-local function let_in(except)
-  while r.waiting > 0 do
-    local e = head()
-    if not fits(e.owner, e.permits) then break end
-    remove(e)
+-- Where nobody left, the head fits no better than it did.
+local function let_in(grants)
+  while r.room and r.waiting > 0 do
+    local e = get('e', get('q', r.head))
+    if r.weight - standing(e.owner) + e.permits > r.limit then break end
+    leave(e)
     e.since = now
     enter(e)
     grants[#grants + 1] = e
   end
+  r.room = false
 end
 
-local function busy(place)
-  local ahead = 0
-  if r.waiting > 0 then ahead = math.max(place - r.head, 0) end
-  return { 1, now, ahead, math.max(r.alarm - now, 0) }
+-- -- 3. answer ---------------------------------------------------------------------------------------------------------
+
+local function held(e) return struct.pack(HELD, 'H', now, e.fence, e.since, e.ends, r.waiting) end
+local function gone(was) return struct.pack('<c1dc1', 'G', now, was) end
+local function refused(why) return struct.pack('<c1dc1d', 'R', now, why, r.limit) end
+
+local function busy(ticket)
+  local ahead = r.waiting > 0 and math.max(0, ticket - r.head) or 0
+  return struct.pack('<c1ddd', 'B', now, ahead, math.max(0, r.alarm - now))
 end
 
 local function extend(e, ttl)
   e.ends = math.max(e.ends, now + ttl)
   expect(e.ends)
-  return { 0, now, e.fence, e.since, e.ends, r.waiting }
+  set('e', e.id, e)
+  return held(e)
 end
 
-local function acquire(id, permits, limit, ttl, patience, memory, max, owner, inbox, meta)
-  local e = find(id)
-  if e and e.permits == 0 then return { 3, now, 3, 0 } end
-  if e and e.fence > 0 then
-    r.memory = memory
-    return extend(e, ttl)
+local function wait(e, old, is_in, patience, memory)
+  local head = is_in and r.waiting > 0 and get('e', get('q', r.head))
+  if head and head.owner ~= e.owner and standing(head.owner) > 0 then
+    if old then leave(old) end
+    return refused('d') -- deadlock
   end
-  if not is_empty() and r.limit ~= limit then return { 3, now, 0, r.limit } end
-  local count, top = standing(owner)
-  if not e and owner ~= '' and count >= max then return { 3, now, 2, 0 } end
-
-  local is_in = top > 0
-  if is_empty() then r.limit = limit end
-  if (is_in or r.waiting == 0) and fits(owner, permits) then
-    r.memory = memory
-    if e then remove(e) end
-    e = { id = id, permits = permits, since = now, ends = now + ttl, fence = 0, ticket = r.ticket, owner = owner,
-      inbox = inbox, meta = meta }
-    enter(e)
-    return { 0, now, e.fence, e.since, e.ends, r.waiting }
-  end
-
-  local first = head()
-  if is_in and first and first.owner ~= owner then
-    local _, inside = standing(first.owner)
-    if inside > 0 then
-      if e then remove(e) end
-      return { 3, now, 1, 0 }
-    end
-  end
-  local ends = now + patience
   if patience == 0 then
-    local reply = busy(e and e.ticket or r.ticket + 1)
-    if e then
-      remove(e)
-      forget_soon_if_empty()
-    end
-    return reply
+    if old then leave(old) end
+    return busy(old and old.ticket or r.ticket + 1)
   end
   r.memory = memory
-  if e and (not is_in or first.owner == owner) then
-    e.ends = math.max(e.ends, ends)
-    e.inbox = inbox
-  else
-    local since = e and e.since or now
-    if e then remove(e) end
-    local place = r.ticket + 1
-    if is_in and r.waiting > 0 then place = r.head - 1 end
-    r.ticket = math.max(r.ticket, place)
-    e = { id = id, permits = permits, since = since, ends = ends, fence = 0, ticket = place, owner = owner, inbox = inbox,
-      meta = meta }
-    entries[#entries + 1] = e
-    if r.waiting == 0 or place < r.head then r.head = place end
-    r.waiting = r.waiting + 1
+  expect(now + patience)
+  if old and (not is_in or head.owner == e.owner) then
+    -- The rest begins with the inbox and its length.
+    local new, known = struct.unpack('<I2', e.rest), struct.unpack('<I2', old.rest)
+    old.rest = string.sub(e.rest, 1, 2 + new) .. string.sub(old.rest, 3 + known)
+    old.ends = math.max(old.ends, now + patience)
+    set('e', old.id, old)
+    return busy(old.ticket)
   end
-  expect(ends)
+  -- An owner that is in stands at the front, everyone else at the back.
+  if old then leave(old) end
+  e.since, e.ends = old and old.since or now, math.max(old and old.ends or 0, now + patience)
+  e.ticket = is_in and r.waiting > 0 and r.head - 1 or r.ticket + 1
+  r.ticket = math.max(r.ticket, e.ticket)
+  put(e)
   return busy(e.ticket)
 end
 
+local function acquire(who, ttl, patience, memory, most, limit)
+  local id, permits, owner, rest = struct.unpack('<c16dI2c0I4c0', who)
+  local e = { since = now, ends = now + ttl, fence = 0, ticket = r.ticket, id = id, permits = permits, owner = owner,
+    rest = rest }
+  local old = get('e', id)
+  if old and old.permits == 0 then return refused('b') end -- buried
+  if old and old.fence > 0 then
+    r.memory = memory
+    return extend(old, ttl)
+  end
+  local is_empty = r.holders == 0 and r.waiting == 0
+  if not is_empty and r.limit ~= limit then return refused('m') end -- mismatch
+  local mine, _, ids = standing(owner)
+  if not old and owner ~= '' and #ids >= most then return refused('f') end -- full
+
+  local is_in = mine > 0
+  if is_empty then r.limit = limit end
+  if (is_in or r.waiting == 0) and r.weight - mine + permits <= limit then
+    r.memory = memory
+    if old then leave(old) end
+    enter(e)
+    return held(e)
+  end
+  return wait(e, old, is_in, patience, memory)
+end
+
 local function renew(id, ttl)
-  local e = find(id)
+  local e = get('e', id)
   if e and e.fence > 0 then return extend(e, ttl) end
-  return { 2, now, e and e.permits > 0 and 1 or 2 }
+  return gone(e and e.permits > 0 and 'w' or 'u')
 end
 
 local function release(id, bury)
-  local e = find(id)
-  local was = 2
-  if e and e.permits > 0 then
-    was = e.fence > 0 and 0 or 1
-    remove(e)
+  local e, was = get('e', id), 'u' -- unknown
+  local grave = e and e.permits == 0 and e
+  if e and not grave then
+    was = e.fence > 0 and 'h' or 'w' -- holding, waiting
+    leave(e)
   end
-  if bury > 0 and not find(id) then
+  if bury > 0 then
     local ends = now + bury
-    entries[#entries + 1] = { id = id, permits = 0, since = 0, ends = ends, fence = 0, ticket = 0, owner = '', inbox = '',
-      meta = '' }
-    r.graves = r.graves + 1
-    r.tomb = math.max(r.tomb, ends)
-    expect(ends)
+    if grave then leave(grave) end
+    put({ since = 0, ends = math.max(ends, grave and grave.ends or 0), fence = 0, ticket = 0, id = id, permits = 0,
+      owner = '', rest = '\0\0' })
+    r.alarm, r.expires = math.min(r.alarm, ends), math.max(r.expires, ends)
   end
-  if was ~= 2 then forget_soon_if_empty() end
-  return { 2, now, was }
+  if was ~= 'u' then forget_soon_if_empty() end
+  return gone(was)
 end
 
-if now >= r.alarm then
-  local gone = {}
-  r.alarm = NEVER
-  for _, e in ipairs(entries) do
-    if e.ends <= now then gone[#gone + 1] = e else r.alarm = math.min(r.alarm, e.ends) end
-  end
-  for _, e in ipairs(gone) do remove(e) end
-  forget_soon_if_empty()
-end
-let_in()
-local early = #grants
+-- -- the record under its key --------------------------------------------------------------------------------------------
 
-local reply
-local op, id = ARGV[1], ARGV[2]
-if op == 'a' then
-  local permits, limit, ttl, patience, memory, max = struct.unpack('<I4I4I8I8I8I4', ARGV[3])
-  reply = acquire(id, permits, limit, ttl, patience, memory, max, ARGV[4], ARGV[5], ARGV[6])
-elseif op == 'n' then
-  reply = renew(id, tonumber(ARGV[3]))
-else
-  reply = release(id, tonumber(ARGV[3]))
+local function wrap(kind, value)
+  if kind == 'q' then return value end
+  if kind == 'o' then return table.concat(value) end
+  return struct.pack(ENTRY, value.since, value.ends, value.fence, value.ticket, value.id, value.permits, #value.owner,
+    value.owner, #value.rest, value.rest)
 end
-let_in()
 
-if r.expires <= now then
-  redis.call('DEL', key)
-else
-  local parts = { struct.pack(HEADER, MAGIC, r.fence, r.limit, r.ticket, r.alarm, r.memory, r.expires, r.tomb, r.holders,
-    r.waiting, r.graves, r.weight, r.head) }
-  for i, e in ipairs(entries) do
-    parts[i + 1] = struct.pack(ENTRY, e.id, e.permits, e.since, e.ends, e.fence, e.ticket, #e.owner, e.owner, #e.inbox,
-      e.inbox, #e.meta, e.meta)
+local function load(key, text, own, id)
+  r = { key = key, crowd = own ~= nil, partial = own ~= nil, changed = {}, dirty = false, room = false,
+    e = {}, q = {}, o = {}, expires = 0, alarm = 0, memory = 0, fence = 0, ticket = 0, limit = 0,
+    holders = 0, waiting = 0, graves = 0, weight = 0, head = 0, tomb = 0 }
+  local at, e, _ = #BLANK + 1, nil, nil
+  _, _, r.alarm, r.memory, r.expires, r.fence, r.ticket, r.limit = struct.unpack(HEAD, text)
+  if r.crowd then
+    r.holders, r.waiting, r.graves, r.weight, r.head, r.tomb = struct.unpack(SUMS, text, at)
+    r.e[id] = own and parse(own)
   end
-  redis.call('SET', key, table.concat(parts), 'PXAT', string.format('%d', math.ceil(r.expires / 1000)))
+  while not r.crowd and at <= #text do
+    e, at = parse(text, at)
+    put(e)
+  end
+  r.dirty = false
 end
-for i, e in ipairs(grants) do
-  if e.inbox ~= '' and (i > early or e.id ~= id) then
-    redis.call('PUBLISH', e.inbox, e.id .. struct.pack('<I8', e.fence))
+
+-- Writes what changed of a crowd, or all of it where it was small so far; `head` is its header.
+local function save_crowd(head)
+  if not r.crowd then
+    redis.call('DEL', r.key)
+    for kind in string.gmatch('eqo', '.') do
+      for name, value in pairs(r[kind]) do r.changed[kind .. name] = value or nil end
+    end
+  end
+  local set, del = { 'h', head }, {}
+  for field, value in pairs(r.changed) do
+    if value then
+      set[#set + 1], set[#set + 2] = field, wrap(string.sub(field, 1, 1), value)
+    else
+      del[#del + 1] = field
+    end
+  end
+  -- As many at a time as Lua can pass on.
+  for at = 1, #set, 1000 do redis.call('HSET', r.key, spread(set, at, math.min(at + 999, #set))) end
+  for at = 1, #del, 1000 do redis.call('HDEL', r.key, spread(del, at, math.min(at + 999, #del))) end
+  redis.call('PEXPIREAT', r.key, string.format('%d', (r.expires + 999) / 1000))
+end
+
+local function save_small(head)
+  if r.expires <= now then return redis.call('DEL', r.key) end
+  read_all()
+  local parts = { head }
+  for _, e in pairs(r.e) do
+    if e then parts[#parts + 1] = wrap('e', e) end
+  end
+  redis.call('SET', r.key, table.concat(parts), 'PXAT', string.format('%d', (r.expires + 999) / 1000))
+end
+
+-- More than 8 entries become a crowd, and 4 are small again.
+local function save(text)
+  local count = r.holders + r.waiting + r.graves
+  local many = count > (r.crowd and 4 or 8)
+  local head = struct.pack(HEAD, 'tenure\1', many and 255 or count, r.alarm, r.memory, r.expires, r.fence, r.ticket, r.limit)
+  if many then head = head .. struct.pack(SUMS, r.holders, r.waiting, r.graves, r.weight, r.head, r.tomb) end
+  if not r.dirty and head == string.sub(text, 1, #head) then return end
+  if many then save_crowd(head) else save_small(head) end
+end
+
+for _, it in ipairs(later) do
+  local key, what, who, text, own = KEYS[it.i], ARGV[2 * it.i - 1], ARGV[2 * it.i], it.text, it.own
+  local id, grants = sub(who, 1, 16), {}
+  if it.twice then text, own = call('MGET', key)[1], nil end
+  if not text then text, own = look(key, id) end
+  if not text or #text < #BLANK or sub(text, 1, 7) ~= MAGIC then
+    answers[it.i] = redis.error_reply('TENUREFOREIGN what lies under the key is no lock record of a version known here')
+  else
+    if unpack('<d', text, 25) <= now then text, own = BLANK, nil end
+    load(key, text, own, id)
+    sweep()
+    let_in(grants)
+    local early, op, span = #grants, unpack('<Bd', what)
+    if op == ACQUIRE then
+      answers[it.i] = acquire(who, span, unpack('<dddd', what, 10))
+    elseif op == RENEW then
+      answers[it.i] = renew(id, span)
+    else
+      answers[it.i] = release(id, span)
+    end
+    let_in(grants)
+    save(text)
+    -- A push is a courtesy, and must not fail what has been written. Who asks needs no telling.
+    for n, e in ipairs(grants) do
+      local inbox = unpack('<I2c0', e.rest)
+      if inbox ~= '' and (n > early or e.id ~= id) then redis.pcall('PUBLISH', inbox, pack('<c16d', e.id, e.fence)) end
+    end
   end
 end
-return reply
+return #KEYS == 1 and answers[1] or answers

@@ -62,7 +62,7 @@ use transport::Link;
 ///
 /// ```text
 /// ACL SETUSER locks on >password ~tenure:* &tenure:inbox:* +evalsha +evalsha_ro +script|load +publish +subscribe
-///     +scan +ping +time +mget +set +del +type +hgetall
+///     +scan +ping +time +mget +set +del +type +pexpireat +hget +hmget +hgetall +hset +hdel
 /// ```
 ///
 /// # What to know
@@ -112,7 +112,7 @@ impl Redis {
     }
 
     fn reply(&self, key: &Key, op: &Op, value: Result<Value>) -> Result<Reply> {
-        let reply = self.decode(key, value?, script::reply)?;
+        let reply = self.decode(key, value?, |value| script::reply(op, value))?;
         let queues = matches!(op, Op::Acquire(acquire) if !acquire.patience.is_zero());
         if queues && matches!(reply.outcome, Outcome::Busy { .. }) {
             self.0.collector.transport().listen();
@@ -120,7 +120,7 @@ impl Redis {
         Ok(reply)
     }
 
-    fn decode<T>(&self, key: &Key, value: Value, decoder: fn(Value) -> Result<T>) -> Result<T> {
+    fn decode<T>(&self, key: &Key, value: Value, decoder: impl FnOnce(Value) -> Result<T>) -> Result<T> {
         let (server, what) = (&self.0.server, || format!("lock {key:?}"));
         decoder(errors::check(server, what, value)?).map_err(|error| errors::unreadable(server, &what(), &error))
     }

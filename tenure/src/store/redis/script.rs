@@ -11,7 +11,8 @@ use redis::{Cmd, Value};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::{
-    ClaimId, Entry, Grant, Grave, Inbox, Micros, Op, Outcome, Owner, Record, Refusal, Reply, Was, micros,
+    Acquire, ClaimId, Entry, Grant, Grave, Inbox, Micros, NEVER, Op, Outcome, Owner, Record, Refusal, Reply, Was,
+    micros,
 };
 use crate::store::Seen;
 
@@ -39,58 +40,144 @@ pub static READ: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("r
 /// The code of the error that the scripts answer with when something else lies under the key.
 pub const FOREIGN: &str = "TENUREFOREIGN";
 
+/// How many operations one call may carry: enough to share its price, and over in a fraction of a millisecond.
+pub const BATCH: usize = 50;
+
 /// Carries out `op` on the record under `key`. `inbox` is the channel that a later grant is published to; where it is
 /// empty, nothing is.
 pub fn command(key: &[u8], op: &Op, inbox: &str) -> Cmd {
-    let mut cmd = Cmd::new();
-    cmd.arg("EVALSHA").arg(&APPLY.sha).arg(1).arg(key);
-    let id = op.id();
-    match op {
-        Op::Acquire(op) => {
-            let mut numbers = Vec::with_capacity(36);
-            numbers.extend(op.claim.permits().to_le_bytes());
-            numbers.extend(op.claim.limit().to_le_bytes());
-            for duration in [op.ttl, op.patience, op.memory] {
-                numbers.extend(micros(duration).to_le_bytes());
-            }
-            numbers.extend(op.max.to_le_bytes());
-            // An owner may have an empty name, so nobody is empty and everybody has a letter before the name.
-            let owner = op.owner.as_ref().map_or_else(String::new, |owner| format!("o{owner}"));
-            cmd.arg("a").arg(id.as_bytes()).arg(numbers).arg(owner).arg(inbox).arg(&op.meta[..])
-        }
-        Op::Renew(op) => cmd.arg("n").arg(id.as_bytes()).arg(micros(op.ttl)),
-        Op::Release(op) => cmd.arg("l").arg(id.as_bytes()).arg(micros(op.bury)),
-    };
+    batch(&[(key, op)], inbox)
+}
+
+/// Carries out several operations, at most [`BATCH`], in one call. On a cluster all keys must share a slot.
+pub fn batch(calls: &[(&[u8], &Op)], inbox: &str) -> Cmd {
+    let mut cmd = Cmd::with_capacity(3 + 3 * calls.len(), 300 * calls.len());
+    cmd.arg("EVALSHA").arg(&APPLY.sha).arg(calls.len());
+    for (key, _) in calls {
+        cmd.arg(key);
+    }
+    for (_, op) in calls {
+        match op {
+            Op::Acquire(op) => cmd.arg(acquisition(op)).arg(claim(op, inbox)),
+            Op::Renew(op) => cmd.arg(timed(2, op.ttl)).arg(op.id.as_bytes()),
+            Op::Release(op) => cmd.arg(timed(3, op.bury)).arg(op.id.as_bytes()),
+        };
+    }
     cmd
+}
+
+fn timed(kind: u8, span: Duration) -> Vec<u8> {
+    let mut bytes = vec![kind];
+    bytes.extend(double(micros(span)));
+    bytes
+}
+
+fn acquisition(op: &Acquire) -> Vec<u8> {
+    let mut bytes = timed(1, op.ttl);
+    let max = if op.owner.is_some() { op.max } else { 1 };
+    let rest = [micros(op.patience), micros(op.memory), max.into(), op.claim.limit().into()];
+    bytes.extend(rest.into_iter().flat_map(double));
+    bytes
+}
+
+/// The part of an entry that the claim brings along, as it is stored.
+fn claim(op: &Acquire, inbox: &str) -> Vec<u8> {
+    let mut bytes = op.id.as_bytes().to_vec();
+    bytes.extend(double(op.claim.permits().into()));
+    // An owner may have an empty name: nobody is empty, and everybody has a letter before the name.
+    let owner = op.owner.as_ref().map_or_else(String::new, |owner| format!("o{owner}"));
+    bytes.extend((owner.len() as u16).to_le_bytes());
+    bytes.extend(owner.as_bytes());
+    bytes.extend((2 + inbox.len() as u32 + op.meta.len() as u32).to_le_bytes());
+    bytes.extend((inbox.len() as u16).to_le_bytes());
+    bytes.extend(inbox.as_bytes());
+    bytes.extend(&op.meta);
+    bytes
+}
+
+/// A number as Lua has it.
+fn double(number: u64) -> [u8; 8] {
+    (number as f64).to_le_bytes()
 }
 
 /// The answer to [`command`].
 ///
 /// # Errors
 ///
-/// [`ErrorKind::Corrupt`] when it is none.
-pub fn reply(value: Value) -> Result<Reply> {
-    let corrupt = || Error::new(ErrorKind::Corrupt, "the server's answer is not one that the script gives");
-    let Value::Array(items) = value else { return Err(corrupt()) };
-    let numbers: Option<Vec<u64>> =
-        items.iter().map(|item| if let Value::Int(n) = item { u64::try_from(*n).ok() } else { None }).collect();
-    let (outcome, now) = match numbers.as_deref() {
-        Some(&[0, now, fence, since, until, waiting]) => {
-            (Outcome::Held { fence, since, until, waiting: waiting as u32 }, now)
-        }
-        Some(&[1, now, ahead, retry_in]) => {
-            (Outcome::Busy { ahead: ahead as u32, retry_in: Duration::from_micros(retry_in) }, now)
-        }
-        Some(&[2, now, was @ 0..=2]) => {
-            (Outcome::Gone { was: [Was::Holding, Was::Waiting, Was::Unknown][was as usize] }, now)
-        }
-        Some(&[3, now, why @ 0..=3, limit]) => {
-            let mismatch = Refusal::Mismatch { limit: limit as u32 };
-            (Outcome::Refused([mismatch, Refusal::Deadlock, Refusal::Full, Refusal::Buried][why as usize]), now)
-        }
-        _ => return Err(corrupt()),
+/// [`ErrorKind::Foreign`] when something else lies under the key, [`ErrorKind::Corrupt`] when it is no answer.
+pub fn reply(op: &Op, value: Value) -> Result<Reply> {
+    let outcome_and_time = match value {
+        // All went as it was asked, and this is when.
+        Value::Int(now) => u64::try_from(now).ok().map(|now| (as_asked(op, now), now)),
+        Value::BulkString(bytes) => packed(&bytes),
+        Value::ServerError(error) if error.code() == FOREIGN => return Err(foreign()),
+        _ => None,
     };
+    let (outcome, now) = outcome_and_time
+        .ok_or_else(|| Error::new(ErrorKind::Corrupt, "the server's answer is not one that the script gives"))?;
     Ok(Reply { outcome, now })
+}
+
+/// The answers to [`batch`].
+///
+/// # Errors
+///
+/// As [`reply`], each for itself.
+pub fn replies(ops: &[&Op], value: Value) -> Vec<Result<Reply>> {
+    match value {
+        Value::Array(values) if ops.len() > 1 && values.len() == ops.len() => {
+            ops.iter().zip(values).map(|(op, value)| reply(op, value)).collect()
+        }
+        value => ops.iter().map(|op| reply(op, value.clone())).collect(),
+    }
+}
+
+fn as_asked(op: &Op, now: Micros) -> Outcome {
+    match op {
+        Op::Acquire(op) => Outcome::Held { fence: now, since: now, until: now + micros(op.ttl), waiting: 0 },
+        Op::Renew(_) => Outcome::Gone { was: Was::Unknown },
+        Op::Release(_) => Outcome::Gone { was: Was::Holding },
+    }
+}
+
+fn packed(bytes: &[u8]) -> Option<(Outcome, Micros)> {
+    let mut bytes = Bytes::copy_from_slice(bytes);
+    let kind = bytes.try_get_u8().ok()?;
+    let now = number(&mut bytes)?;
+    let outcome = match kind {
+        b'H' => Outcome::Held {
+            fence: number(&mut bytes)?,
+            since: number(&mut bytes)?,
+            until: number(&mut bytes)?,
+            waiting: number(&mut bytes)? as u32,
+        },
+        b'B' => {
+            Outcome::Busy { ahead: number(&mut bytes)? as u32, retry_in: Duration::from_micros(number(&mut bytes)?) }
+        }
+        b'G' => Outcome::Gone {
+            was: match bytes.try_get_u8().ok()? {
+                b'h' => Was::Holding,
+                b'w' => Was::Waiting,
+                b'u' => Was::Unknown,
+                _ => return None,
+            },
+        },
+        b'R' => Outcome::Refused(match (bytes.try_get_u8().ok()?, number(&mut bytes)? as u32) {
+            (b'm', limit) => Refusal::Mismatch { limit },
+            (b'd', _) => Refusal::Deadlock,
+            (b'f', _) => Refusal::Full,
+            (b'b', _) => Refusal::Buried,
+            _ => return None,
+        }),
+        _ => return None,
+    };
+    bytes.is_empty().then_some((outcome, now))
+}
+
+fn foreign() -> Error {
+    let message = "what lies under the lock's key is no lock record of a version known here; it was left alone: use \
+                   another name or prefix, or remove it by hand";
+    Error::new(ErrorKind::Foreign, message)
 }
 
 /// Asks for the record under `key` and the server's clock, changing nothing.
@@ -106,7 +193,9 @@ pub fn read_command(key: &[u8]) -> Cmd {
 ///
 /// [`ErrorKind::Corrupt`] when it is none, [`ErrorKind::Foreign`] when the value is of another version.
 pub fn record(value: Value) -> Result<Seen> {
-    let (record, now) = stored(value)?;
+    let (mut record, now) = stored(value)?;
+    // They lie there in no order, and are shown in that of their grants.
+    record.holders.sort_by_key(|entry| (entry.since, entry.fence));
     Ok(Seen { record: record.seen_at(now), now })
 }
 
@@ -126,27 +215,28 @@ pub fn stored(value: Value) -> Result<(Record, Micros)> {
     let now = number(seconds).zip(number(fraction)).map(|(seconds, fraction)| seconds * 1_000_000 + fraction);
     let record = match value {
         Value::Nil => Some(Record::default()),
-        Value::BulkString(bytes) if !bytes.starts_with(MAGIC) => {
-            let message = "what lies under the lock's key is no lock record of a version known here; it was left alone";
-            return Err(Error::new(ErrorKind::Foreign, message));
-        }
-        Value::BulkString(bytes) => small(bytes.into()),
-        _ => None,
+        Value::BulkString(bytes) if bytes.starts_with(MAGIC) => small(bytes.into()),
+        Value::Array(fields) => match crowd(fields) {
+            Some(record) => Some(record),
+            None => return Err(foreign()),
+        },
+        _ => return Err(foreign()),
     };
     record.zip(now).ok_or_else(corrupt)
 }
 
 /// The grant that was published as `payload`. It does not say to which inbox: to the one that it came from.
 pub fn grant(payload: &[u8]) -> Option<Grant> {
-    let (id, fence) = payload.split_first_chunk::<16>()?;
-    let fence = u64::from_le_bytes(fence.try_into().ok()?);
-    Some(Grant { id: ClaimId::from_bytes(id)?, fence, inbox: Inbox::from("") })
+    let mut payload = Bytes::copy_from_slice(payload);
+    let id = ClaimId::from_bytes(&part(&mut payload, 16)?)?;
+    let fence = number(&mut payload)?;
+    payload.is_empty().then(|| Grant { id, fence, inbox: Inbox::from("") })
 }
 
 // -- the record under its key --------------------------------------------------------------------------------------
 
-/// How a small record, and the header of a large one, begins: a name and the version of the encoding.
-const MAGIC: &[u8] = b"tenure1";
+/// How every record begins: a name and the version of the encoding.
+const MAGIC: &[u8] = b"tenure\x01";
 
 /// A small record: one string, the header and then every entry.
 fn small(mut bytes: Bytes) -> Option<Record> {
@@ -158,36 +248,50 @@ fn small(mut bytes: Bytes) -> Option<Record> {
     Some(record)
 }
 
+/// A record with a crowd: a hash, one field the header, one for each entry; the others are indexes of the script's own.
+fn crowd(fields: Vec<Value>) -> Option<Record> {
+    let mut entries = Record::default();
+    let mut head = None;
+    for pair in fields.chunks_exact(2) {
+        let [Value::BulkString(field), Value::BulkString(value)] = pair else { return None };
+        let mut value = Bytes::copy_from_slice(value);
+        match field.first()? {
+            b'h' => head = Some(header(&mut value)?),
+            b'e' => entry(&mut value, &mut entries)?,
+            b'q' | b'o' => {}
+            _ => return None,
+        }
+    }
+    entries.queue.sort_by_key(|entry| entry.ticket);
+    Some(Record { holders: entries.holders, queue: entries.queue, buried: entries.buried, ..head? })
+}
+
 fn header(bytes: &mut Bytes) -> Option<Record> {
     part(bytes, MAGIC.len()).filter(|magic| magic == MAGIC)?;
-    let record = Record {
-        fence: bytes.try_get_u64_le().ok()?,
-        limit: bytes.try_get_u32_le().ok()?,
-        ticket: bytes.try_get_i64_le().ok()?,
-        alarm: bytes.try_get_u64_le().ok()?,
-        memory: bytes.try_get_u64_le().ok()?,
-        expires: bytes.try_get_u64_le().ok()?,
+    // How many entries follow in a small record, which its length says as well.
+    bytes.try_get_u8().ok()?;
+    Some(Record {
+        alarm: number(bytes)?,
+        memory: number(bytes)?,
+        expires: number(bytes)?,
+        fence: number(bytes)?,
+        ticket: signed(bytes)?,
+        limit: number(bytes)? as u32,
         ..Record::default()
-    };
-    // What the script keeps for its own use: the latest grave, three counts, the weight of those in, the head's place.
-    part(bytes, 36)?;
-    Some(record)
+    })
 }
 
 fn entry(bytes: &mut Bytes, record: &mut Record) -> Option<()> {
+    let (since, until, fence, ticket) = (number(bytes)?, number(bytes)?, number(bytes)?, signed(bytes)?);
     let id = ClaimId::from_bytes(&part(bytes, 16)?)?;
-    let permits = bytes.try_get_u32_le().ok()?;
-    let since = bytes.try_get_u64_le().ok()?;
-    let until = bytes.try_get_u64_le().ok()?;
-    let fence = bytes.try_get_u64_le().ok()?;
-    let ticket = bytes.try_get_i64_le().ok()?;
+    let permits = number(bytes)? as u32;
     let length = bytes.try_get_u16_le().ok()?;
     let owner = text(part(bytes, length.into())?)?;
     let owner = owner.strip_prefix('o').map(Owner::new);
-    let length = bytes.try_get_u16_le().ok()?;
-    let inbox = text(part(bytes, length.into())?)?.into();
     let length = bytes.try_get_u32_le().ok()?;
-    let meta = part(bytes, length as usize)?;
+    let mut meta = part(bytes, length as usize)?;
+    let length = meta.try_get_u16_le().ok()?;
+    let inbox = text(part(&mut meta, length.into())?)?.into();
     match (permits, fence) {
         (0, _) => record.buried.push(Grave { id, until }),
         (_, 0) => record.queue.push(Entry { id, owner, permits, since, until, fence, ticket, inbox, meta }),
@@ -198,6 +302,16 @@ fn entry(bytes: &mut Bytes, record: &mut Record) -> Option<()> {
 
 fn part(bytes: &mut Bytes, length: usize) -> Option<Bytes> {
     (bytes.len() >= length).then(|| bytes.split_to(length))
+}
+
+/// A whole number, which Lua has as a double.
+fn signed(bytes: &mut Bytes) -> Option<i64> {
+    let double = bytes.try_get_f64_le().ok()?;
+    (double.fract() == 0.0 && double.abs() <= NEVER as f64).then_some(double as i64)
+}
+
+fn number(bytes: &mut Bytes) -> Option<u64> {
+    u64::try_from(signed(bytes)?).ok()
 }
 
 fn text(bytes: Bytes) -> Option<String> {

@@ -1,0 +1,158 @@
+//! `tenure run`, and `tenure try` with a command: take the lock, run the command, release.
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use tenure::{Guard, Lock, Locks};
+
+use crate::args::How;
+use crate::child::Child;
+use crate::clock::{self, ms, unix_ms};
+use crate::exit::{Failure, LOST, Result, signalled};
+use crate::report::{News, Report};
+use crate::signals::{OnLost, Signals};
+use crate::supervise::Supervised;
+use crate::terminal::Terminal;
+use crate::text::printable;
+use crate::waiting::{holders, narrate};
+
+/// What is to be run, under which lock.
+pub(crate) struct Job {
+    pub(crate) name: String,
+    pub(crate) how: How,
+    /// How long to wait for the lock; `None`: for ever.
+    pub(crate) wait: Option<Duration>,
+    pub(crate) command: Vec<OsString>,
+}
+
+/// How long a place in the queue lasts unless it is asked for again.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// How long giving up a place may take when the store does not answer: it lapses by itself.
+const FAREWELL: Duration = Duration::from_secs(3);
+
+/// Runs the command and gives the exit code.
+pub(crate) async fn run(url: &str, job: Job, json: bool) -> Result<u8> {
+    let Job { name, how, wait, command } = &job;
+    if how.grace() > how.ttl / 2 {
+        return Err(Failure::usage(
+            "--grace is more than half of --ttl: a hold in good order would look like one in doubt",
+        ));
+    }
+    let report = Report::new(how, json);
+    let mut signals = Signals::listen().map_err(|error| Failure::system("signals", error))?;
+    let start = clock::now();
+
+    let locks = tokio::select! {
+        biased;
+        signal = signals.next_fatal() => return Ok(signalled(signal as i32)),
+        locks = tenure::open(url) => locks?,
+    };
+    let lock = lock(&locks, name, how)?;
+    let attempt = async {
+        let guard = match wait {
+            Some(Duration::ZERO) => lock.try_lock().await?,
+            Some(limit) => Some(lock.lock().timeout(*limit).await?),
+            None => Some(lock.lock().await?),
+        };
+        // A hold that was handed over begins with what is left of its place's time. A command is to begin with more.
+        if let Some(guard) = guard.as_ref().filter(|guard| guard.remaining() < how.ttl / 2)
+            && let Err(error) = guard.refresh().await
+            && error.is_lost()
+        {
+            return Err(error);
+        }
+        Ok::<_, tenure::Error>(guard)
+    };
+    let taken = tokio::select! {
+        biased;
+        signal = signals.next_fatal() => Err(signal),
+        taken = attempt => Ok(taken),
+        never = narrate(&locks, name, report) => match never {},
+    };
+    let guard = match taken {
+        Ok(Ok(Some(guard))) => guard,
+        Ok(Err(error)) if !error.is_timeout() => return Err(error.into()),
+        Ok(_) => {
+            let held_by = holders(&locks, name).await;
+            report.say(&News::Busy { name: printable(name), held_by });
+            return Ok(how.busy_code);
+        }
+        Err(signal) => {
+            leave(&locks, &mut signals).await;
+            return Ok(signalled(signal as i32));
+        }
+    };
+    let (waited_ms, deadline_ms) = (ms(clock::now() - start), unix_ms(guard.info().deadline));
+    report.say(&News::Acquired { name: printable(name), fence: guard.fence().get(), waited_ms, deadline_ms });
+
+    let code = hold(&guard, how, command, report, &mut signals).await;
+    let released = release(guard, how, report).await;
+    code.map(|code| if released { code } else { LOST })
+}
+
+/// The lock that the options ask for.
+pub(crate) fn lock(locks: &Locks, name: &str, how: &How) -> Result<Lock> {
+    let builder = match how.slots {
+        Some(limit) => locks.semaphore(name, limit),
+        None if how.shared => locks.read(name),
+        None => locks.mutex(name),
+    };
+    // A process that dies while it waits holds the others up no longer than one that dies while it holds.
+    let builder = builder.ttl(how.ttl).patience(how.ttl.min(PATIENCE));
+    let builder = match &how.purpose {
+        Some(purpose) => builder.purpose(purpose),
+        None => builder,
+    };
+    Ok(builder.build()?)
+}
+
+async fn hold(guard: &Guard, how: &How, command: &[OsString], report: Report, signals: &mut Signals) -> Result<u8> {
+    let system = |error| Failure::system("the command cannot be started", error);
+    let terminal = Terminal::open();
+    // Listened to only now: while there was no command, Ctrl-Z was to suspend us as it does any process.
+    for signal in [Signal::SIGCHLD, Signal::SIGTSTP] {
+        signals.also(signal).map_err(system)?;
+    }
+    let info = guard.info();
+    let environment = [
+        ("TENURE_NAME", guard.name().to_owned()),
+        ("TENURE_FENCE", info.fence.to_string()),
+        ("TENURE_DEADLINE", unix_ms(info.deadline).to_string()),
+        ("TENURE_OWNER", info.owner),
+    ];
+    let foreground = terminal.as_ref().is_some_and(Terminal::to_give);
+    let child = Child::spawn(command, &environment, foreground).map_err(system)?;
+    Supervised::new(child, guard, how, report, terminal).finish(signals).await
+}
+
+/// Whether the lock was still ours, as far as it matters: a store that does not answer does not say otherwise, and
+/// whoever did not want the command to be ended does not want its exit code to be replaced.
+async fn release(guard: Guard, how: &How, report: Report) -> bool {
+    let (name, held_ms) = (printable(guard.name()), ms(guard.info().held_for));
+    // A hold that is about to end by itself is not worth a long wait for a store that does not answer.
+    let patience = guard.remaining().max(Duration::from_millis(200));
+    let result = tokio::select! {
+        result = guard.release() => result.map_err(|error| Failure::from(error).message),
+        () = clock::sleep(patience) => Err("the store does not answer".to_owned()),
+    };
+    match result {
+        Ok(was_ours) => {
+            report.say(&News::Released { name, held_ms, was_ours });
+            was_ours || how.on_lost != OnLost::Kill
+        }
+        Err(error) => {
+            report.say(&News::NotReleased { name, error });
+            true
+        }
+    }
+}
+
+/// Waits until our place is given up; no longer if we are asked again.
+async fn leave(locks: &Locks, signals: &mut Signals) {
+    tokio::select! {
+        () = locks.close() => {}
+        _ = signals.next_fatal() => {}
+        () = clock::sleep(FAREWELL) => {}
+    }
+}

@@ -1,0 +1,165 @@
+//! `ls`, `show`, `break`, `watch`, `completions` and the help.
+
+#![allow(clippy::disallowed_methods, reason = "tests live in real time")]
+
+mod support;
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+use support::{Running, Store, code, eventually, text};
+
+#[test]
+fn ls_lists_what_is_held_and_awaited() {
+    let store = Store::sqlite();
+    assert_eq!(text(&store.output(&["ls", "--json"]).stdout), "[]\n");
+    let _holders = [
+        store.hold(&["alpha", "--purpose", "the first"]),
+        store.hold(&["beta", "-s"]),
+        store.hold(&["gamma", "--slots", "3"]),
+    ];
+    let _waiter = store.start(&["run", "alpha", "--", "true"]);
+    eventually("it waits", || store.counts("alpha") == (1, 1));
+
+    let output = store.output(&["ls"]);
+    let lines: Vec<String> = text(&output.stdout).lines().map(ToOwned::to_owned).collect();
+    let [header, alpha, beta, gamma] = lines.as_slice() else { panic!("{output:?}") };
+    assert!(header.starts_with("NAME   KIND          HOLDERS  WAITERS  HELD FOR"), "{header}");
+    assert!(alpha.starts_with("alpha  exclusive     1        1  ") && alpha.ends_with("(the first)"), "{alpha}");
+    assert!(beta.starts_with("beta   shared        1        0  "), "{beta}");
+    assert!(gamma.starts_with("gamma  1 of 3 slots  1        0  "), "{gamma}");
+
+    let locks: Value = serde_json::from_slice(&store.output(&["ls", "--json"]).stdout).unwrap();
+    let names: Vec<&Value> = locks.as_array().unwrap().iter().map(|lock| &lock["name"]).collect();
+    assert_eq!(names, ["alpha", "beta", "gamma"]);
+    assert_eq!(locks[2]["limit"], 3);
+}
+
+#[test]
+fn show_tells_everything() {
+    let store = Store::sqlite();
+    let _holder = store.hold(&["x", "--purpose", "the works"]);
+    let _waiter = store.start(&["run", "x", "--", "true"]);
+    eventually("it waits", || store.counts("x") == (1, 1));
+    let info = store.show("x");
+    let holder = &info["holders"][0];
+    assert_eq!(info["kind"], "exclusive");
+    assert_eq!(holder["fence"], info["fence"]);
+    assert_eq!(holder["purpose"], "the works");
+    assert!(holder["pid"].is_u64() && holder["host"].is_string() && holder["permits"].is_null(), "{info}");
+    assert!(holder["until"].as_str() > holder["since"].as_str(), "{info}");
+    assert!(info["waiters"][0]["fence"].is_null(), "{info}");
+
+    let shown = text(&store.output(&["show", "x"]).stdout);
+    let fence = format!("fence    {}", info["fence"]);
+    for expected in ["holder 1", "waiter 1", "(the works)", "metadata", "exclusive", &fence] {
+        assert!(shown.contains(expected), "{expected} in {shown}");
+    }
+    assert!(text(&store.output(&["show", "unheard-of"]).stdout).contains("free"));
+}
+
+#[test]
+fn nothing_from_the_store_steers_the_terminal() {
+    let store = Store::sqlite();
+    let evil = "evil\x1b[2J\u{9b}31m\u{202e}";
+    let _holder = store.start(&["run", "--purpose", evil, evil, "--", "sleep", "60"]);
+    eventually("it holds", || store.counts(evil).0 == 1);
+    let commands: [&[&str]; 6] = [
+        &["ls"],
+        &["ls", "--json"],
+        &["show", evil],
+        &["show", evil, "--json"],
+        &["run", "-n", evil, "--", "true"],
+        &["break", "--yes", evil],
+    ];
+    for args in commands {
+        let output = store.output(args);
+        let shown = text(&output.stdout) + &text(&output.stderr);
+        assert!(shown.contains("evil"), "{args:?}: {shown:?}");
+        assert!(!shown.contains(|c: char| c.is_control() && c != '\n'), "{args:?}: {shown:?}");
+        assert!(args.contains(&"--json") || !shown.contains('\u{202e}'), "{args:?}: {shown:?}");
+    }
+}
+
+#[test]
+fn break_takes_the_lock_away_and_the_next_one_holds() {
+    let store = Store::sqlite();
+    let _holder = store.hold(&["x", "--ttl", "60s"]);
+    assert_eq!(store.code(&["break", "x"]), 64, "nobody can be asked");
+    assert_eq!(store.counts("x").0, 1);
+    let waiter = store.start(&["run", "x", "--", "true"]);
+    eventually("it waits", || store.counts("x") == (1, 1));
+    let output = store.output(&["break", "--yes", "x", "--json"]);
+    let broken: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(broken.as_array().map(Vec::len), Some(1));
+    assert_eq!(waiter.code(), 0);
+    let output = store.output(&["break", "--yes", "x"]);
+    assert_eq!((code(output.status), text(&output.stderr).as_str()), (0, "tenure: nobody holds x\n"));
+}
+
+#[test]
+fn watch_tells_every_change() {
+    let store = Store::sqlite();
+    for json in [true, false] {
+        let mut args = vec!["watch", "x", "--interval", "20ms"];
+        args.extend(json.then_some("--json"));
+        let mut watch = Running::start(store.tenure(&args).stdout(Stdio::piped()));
+        let mut lines = BufReader::new(watch.child().stdout.take().unwrap()).lines();
+        let mut expect = |change: &str| {
+            let line = lines.next().expect("there is a line").unwrap();
+            if json {
+                let event: Value = serde_json::from_str(&line).unwrap();
+                assert_eq!((&event["change"], &event["name"]), (&change.into(), &"x".into()), "{line}");
+            } else {
+                assert!(line.contains(&format!(" x {change}: ")), "{line}");
+            }
+        };
+        let holder = store.hold(&["x"]);
+        expect("holds");
+        let waiter = store.start(&["run", "x", "--", "true"]);
+        expect("waits");
+        waiter.signal(rustix::process::Signal::INT);
+        expect("left");
+        holder.signal(rustix::process::Signal::TERM);
+        expect("ended");
+        waiter.code();
+        holder.code();
+        let _ = std::fs::remove_file(store.path("holding-x"));
+    }
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_error() {
+    let store = Store::sqlite();
+    let mut command = store.tenure(&["completions", "bash"]);
+    let mut running = Running::start(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
+    drop(running.child().stdout.take());
+    let output = running.output();
+    assert_eq!((code(output.status), text(&output.stderr)), (0, String::new()));
+}
+
+#[test]
+fn completions_and_help_are_there() {
+    let store = Store::sqlite();
+    for (shell, sign) in [("bash", "_tenure()"), ("zsh", "#compdef tenure"), ("fish", "complete -c tenure")] {
+        let script = text(&store.output(&["completions", shell]).stdout);
+        assert!(script.contains(sign) && script.contains("max-hold"), "{shell}: {script}");
+        assert!(!script.contains("__exec"), "what is hidden is not completed");
+    }
+    let script = store.path("completions.bash");
+    std::fs::write(&script, store.output(&["completions", "bash"]).stdout).unwrap();
+    assert!(Command::new("bash").arg("-n").arg(&script).status().unwrap().success());
+    for subcommand in ["run", "try", "ls", "show", "break", "watch", "completions"] {
+        for help in ["-h", "--help"] {
+            let output = store.output(&[subcommand, help]);
+            assert_eq!(code(output.status), 0);
+            let shown = text(&output.stdout);
+            assert!(shown.contains("Examples:"), "{subcommand} {help}: {shown}");
+        }
+    }
+    let long = text(&store.output(&["run", "--help"]).stdout);
+    for number in ["64", "69", "75", "76", "124", "126", "127"] {
+        assert!(long.contains(&format!("\n  {number:4} ")), "{number} in {long}");
+    }
+}

@@ -1,0 +1,167 @@
+//! What happens to the locks of a client, as one kind of value. Metrics, logs, callbacks and pages each fold it.
+
+use std::fmt;
+use std::time::Duration;
+
+use tokio::sync::broadcast::{self, error::RecvError};
+
+use crate::hold::{Fence, Loss};
+use crate::key::Key;
+
+/// Something that happened to a lock of this client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Event {
+    /// The lock's name.
+    pub name: Key,
+    /// What happened to it.
+    pub what: What,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum What {
+    /// The lock was busy, and a claim took a place in its queue.
+    Waiting {
+        /// At most this many stand before it.
+        ahead: u32,
+    },
+    /// A claim was let in.
+    Acquired {
+        /// Its token.
+        fence: Fence,
+        /// How long it took from the call.
+        waited: Duration,
+        /// It was let in by another one's leaving, and told by a push.
+        pushed: bool,
+    },
+    /// A claim ended without a hold: busy, timed out, refused, failed or cancelled.
+    NotAcquired {
+        /// How long it took from the call.
+        waited: Duration,
+        /// Why.
+        why: Why,
+    },
+    /// The hold was renewed.
+    Renewed {
+        /// For how long it is certain now.
+        remaining: Duration,
+    },
+    /// A renewal failed. The hold is still certain, and renewing is tried again.
+    Suspect {
+        /// For how long it is still certain.
+        remaining: Duration,
+        /// What went wrong.
+        error: String,
+    },
+    /// The hold is over although its guard lives. Whatever it protects has to stop.
+    Lost {
+        /// Its token.
+        fence: Fence,
+        /// How it was lost.
+        loss: Loss,
+    },
+    /// The hold was released.
+    Released {
+        /// How long it was held.
+        held: Duration,
+        /// Whether it was still ours.
+        was_ours: bool,
+    },
+}
+
+/// Why a claim ended without a hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Why {
+    /// It did not want to wait.
+    Busy,
+    /// The time or the retries that it had for waiting were used up.
+    TimedOut,
+    /// The future was dropped.
+    Cancelled,
+    /// An error, of that kind.
+    Failed(crate::ErrorKind),
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = &self.name;
+        match &self.what {
+            What::Waiting { ahead } => write!(f, "{name}: waiting, {ahead} ahead"),
+            What::Acquired { fence, waited, .. } => write!(f, "{name}: acquired with fence {fence} after {waited:?}"),
+            What::NotAcquired { waited, why } => write!(f, "{name}: not acquired after {waited:?}: {why:?}"),
+            What::Renewed { remaining } => write!(f, "{name}: renewed, certain for {remaining:?}"),
+            What::Suspect { remaining, error } => write!(f, "{name}: in doubt, certain for {remaining:?}: {error}"),
+            What::Lost { fence, loss } => write!(f, "{name}: lost with fence {fence}: {loss}"),
+            What::Released { held, was_ours: true } => write!(f, "{name}: released after {held:?}"),
+            What::Released { held, was_ours: false } => {
+                write!(f, "{name}: no longer ours at its release after {held:?}")
+            }
+        }
+    }
+}
+
+/// The events of a client, from the moment this was asked for.
+#[derive(Debug)]
+pub struct Events(broadcast::Receiver<Event>);
+
+impl Events {
+    /// The next event; `None` when the client and all its guards are gone.
+    ///
+    /// A reader that falls more than 1,024 events behind skips the oldest; `skipped` is told how many those were.
+    ///
+    /// # Cancel safety
+    ///
+    /// No event is lost when the future is dropped.
+    pub async fn recv_counting(&mut self, skipped: &mut u64) -> Option<Event> {
+        loop {
+            match self.0.recv().await {
+                Ok(event) => return Some(event),
+                Err(RecvError::Lagged(n)) => *skipped += n,
+                Err(RecvError::Closed) => return None,
+            }
+        }
+    }
+
+    /// The next event; `None` when the client and all its guards are gone. A reader that falls more than 1,024 events
+    /// behind skips the oldest.
+    ///
+    /// # Cancel safety
+    ///
+    /// No event is lost when the future is dropped.
+    pub async fn recv(&mut self) -> Option<Event> {
+        self.recv_counting(&mut 0).await
+    }
+}
+
+/// Where events are told.
+#[derive(Debug)]
+pub(crate) struct Teller(broadcast::Sender<Event>);
+
+impl Teller {
+    pub(crate) fn new() -> Self {
+        Self(broadcast::Sender::new(1024))
+    }
+
+    pub(crate) fn listen(&self) -> Events {
+        Events(self.0.subscribe())
+    }
+
+    /// Tells it to the log and to whoever listens; nothing is built where nobody does.
+    pub(crate) fn tell(&self, name: &Key, what: impl FnOnce() -> What) {
+        let heard = self.0.receiver_count() > 0;
+        if !heard && !tracing::enabled!(target: "tenure", tracing::Level::WARN) {
+            return;
+        }
+        let event = Event { name: name.clone(), what: what() };
+        match &event.what {
+            What::Lost { .. } | What::Suspect { .. } => tracing::warn!(target: "tenure", "{event}"),
+            _ => tracing::debug!(target: "tenure", "{event}"),
+        }
+        if heard {
+            let _ = self.0.send(event);
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! A hold in the hands of its user: its token, until when it is certain, and how it ends.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use crate::client::Client;
+use crate::error::{Error, ErrorKind, Result};
+use crate::hold::{Fence, Hold, HoldState, Loss, certain_until};
+use crate::info::{Meta, time};
+use crate::proto::{ClaimId, Op, Outcome, Release, Renew, Was};
+
+/// A hold on a lock. It is renewed in the background for as long as the guard lives, unless the watchdog is off.
+///
+/// Dropping it hands the release to the background and returns at once; [`release`](Self::release) waits for it and says
+/// whether the hold was still ours. A guard that outlives its runtime, or is leaked, is not released: its hold ends with
+/// its ttl.
+#[must_use = "the lock is released when the guard is dropped"]
+pub struct Guard {
+    hold: Arc<Hold>,
+    client: Arc<Client>,
+    released: bool,
+}
+
+/// What a holder knows about its hold without asking the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HoldInfo {
+    /// Who holds it: the owner, where one was named, and otherwise `host:pid`.
+    pub owner: String,
+    /// The token.
+    pub fence: Fence,
+    /// How long it has been held.
+    pub held_for: Duration,
+    /// For how long it is certain.
+    pub remaining: Duration,
+    /// When that ends, on this machine's wall clock.
+    pub deadline: SystemTime,
+}
+
+impl Guard {
+    pub(crate) fn new(hold: Arc<Hold>, client: Arc<Client>) -> Self {
+        Self { hold, client, released: false }
+    }
+
+    /// The lock's name.
+    pub fn name(&self) -> &str {
+        self.hold.key.as_str()
+    }
+
+    /// The token to pass with every write to what the lock protects.
+    pub fn fence(&self) -> Fence {
+        self.hold.fence
+    }
+
+    /// Names this acquisition.
+    pub fn id(&self) -> ClaimId {
+        self.hold.id
+    }
+
+    /// What is known about the hold without asking the store.
+    pub fn info(&self) -> HoldInfo {
+        let here = || {
+            let Meta { host, pid, .. } = Meta::here(None);
+            format!("{host}:{pid}")
+        };
+        let remaining = self.remaining();
+        HoldInfo {
+            owner: self.hold.owner.as_ref().map_or_else(here, |owner| owner.as_str().to_owned()),
+            fence: self.fence(),
+            held_for: self.held_for(),
+            remaining,
+            deadline: time(self.client.core.env.wall()) + remaining,
+        }
+    }
+
+    /// Whether it is certainly still held. Asks nobody; false from the local deadline on, which lies before the store's.
+    pub fn is_held(&self) -> bool {
+        self.hold.state() != HoldState::Lost && !self.remaining().is_zero()
+    }
+
+    /// How the hold stands.
+    pub fn state(&self) -> HoldState {
+        if self.is_held() { self.hold.state() } else { HoldState::Lost }
+    }
+
+    /// For how long the hold is certain if no further renewal comes through; zero when it is lost.
+    pub fn remaining(&self) -> Duration {
+        match self.hold.loss() {
+            Some(_) => Duration::ZERO,
+            None => self.hold.deadline() - self.client.core.env.now(),
+        }
+    }
+
+    /// Completes when the hold is lost: at its local deadline at the latest, which lies before the store's. Never
+    /// completes once the hold was released.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost when the future is dropped. It may outlive the guard.
+    pub fn lost(&self) -> impl Future<Output = Loss> + Send + use<> {
+        let hold = self.hold.clone();
+        async move { hold.lost().await }
+    }
+
+    /// Runs `work` for as long as the hold is certain.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Lost`] when the hold is lost first; the work is dropped at its next await point then.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future drops the work.
+    pub async fn protect<T>(&self, work: impl Future<Output = T>) -> Result<T> {
+        tokio::select! {
+            biased;
+            loss = self.hold.lost() => Err(self.lost_error(loss)),
+            output = work => Ok(output),
+        }
+    }
+
+    /// Renews the hold now for a whole ttl from now.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Lost`] when it is over; another kind when the store did not answer, and the hold is as certain as
+    /// before.
+    ///
+    /// # Cancel safety
+    ///
+    /// A renewal that was sent may still be carried out.
+    pub async fn refresh(&self) -> Result<()> {
+        let (hold, env) = (&self.hold, &self.client.core.env);
+        if !self.is_held() {
+            return Err(self.lost_error(hold.loss().unwrap_or(Loss::Expired)));
+        }
+        let sent = env.now();
+        let op = Op::Renew(Renew { id: hold.id, ttl: hold.ttl });
+        let reply = self.client.core.apply(&hold.key, &op, hold.op_timeout).await?;
+        if !matches!(reply.outcome, Outcome::Held { .. }) {
+            self.client.keeper.lose(hold, Loss::Gone);
+            return Err(self.lost_error(Loss::Gone));
+        }
+        match hold.extend(certain_until(sent, hold.ttl), env.now()) {
+            true => Ok(()),
+            false => Err(self.lost_error(Loss::Expired)),
+        }
+    }
+
+    /// Releases the hold, and says whether it was still ours.
+    ///
+    /// # Errors
+    ///
+    /// When the store did not answer. The release goes on in the background, until it is certain or the hold has expired.
+    ///
+    /// # Cancel safety
+    ///
+    /// When the future is dropped, the release goes on in the background.
+    pub async fn release(mut self) -> Result<bool> {
+        self.client.keeper.retire(&self.hold);
+        let op = Op::Release(Release { id: self.hold.id, bury: self.hold.bury() });
+        let reply = self.client.core.apply(&self.hold.key, &op, self.hold.op_timeout).await?;
+        self.released = true;
+        let was_ours = reply.outcome == Outcome::Gone { was: Was::Holding };
+        self.client.core.released(&self.hold.key, self.held_for(), was_ours);
+        Ok(was_ours)
+    }
+
+    fn held_for(&self) -> Duration {
+        self.client.core.env.now() - self.hold.since
+    }
+
+    fn lost_error(&self, loss: Loss) -> Error {
+        Error::new(ErrorKind::Lost, format!("the lock {:?} is no longer held: {loss}", self.hold.key))
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if !self.released {
+            self.client.keeper.release(&self.hold);
+        }
+    }
+}
+
+impl fmt::Debug for Guard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("Guard");
+        debug.field("name", &self.name()).field("fence", &self.fence().get()).field("state", &self.state());
+        debug.field("remaining", &self.remaining()).finish()
+    }
+}

@@ -1,0 +1,229 @@
+//! What guard and keeper share about one hold: its deadline, and how it stands.
+//!
+//! ```text
+//!            a renewal failed          no renewal came through in time, or the store says that it is gone
+//!   ┌──────┐ ───────────────▶ ┌─────────┐ ───────────────▶ ┌──────┐
+//!   │ held │                  │ suspect │                  │ lost │   lost() completes, is_held() is false
+//!   └──────┘ ◀─────────────── └─────────┘                  └──────┘
+//!            one came through
+//! ```
+
+use std::fmt;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+
+use crate::env::Moment;
+use crate::key::Key;
+use crate::lock::Spec;
+use crate::proto::{ClaimId, Owner};
+
+/// A fencing token: strictly rising in the order in which a lock was granted.
+///
+/// Pass it with every write to the protected resource, and have the resource refuse one that is older than the newest it
+/// has seen: then a holder that was paused past its hold can do no harm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Fence(pub(crate) u64);
+
+impl Fence {
+    /// No token: older than every other, so that a resource that has seen any refuses it.
+    pub const NONE: Self = Self(0);
+
+    /// The token of that number.
+    pub const fn new(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// The token as a number, below 2^53.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for Fence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+/// How a hold stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum HoldState {
+    /// It is certain.
+    Held,
+    /// A renewal failed; it is certain for [`Guard::remaining`](crate::Guard::remaining).
+    Suspect,
+    /// It is over.
+    Lost,
+}
+
+/// How a hold was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Loss {
+    /// No renewal came through in time. The store will let others in a little later.
+    Expired,
+    /// The store no longer has it: it was broken, or expired there, or the store lost it. Others may be in already.
+    Gone,
+}
+
+impl fmt::Display for Loss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Loss::Expired => "no renewal came through in time",
+            Loss::Gone => "the store no longer has it",
+        })
+    }
+}
+
+const HELD: u8 = 0;
+const SUSPECT: u8 = 1;
+const EXPIRED: u8 = 2;
+const GONE: u8 = 3;
+const ENDED: u8 = 4;
+
+/// What guard and keeper share about one hold.
+#[derive(Debug)]
+pub(crate) struct Hold {
+    pub(crate) key: Key,
+    pub(crate) id: ClaimId,
+    pub(crate) fence: Fence,
+    pub(crate) owner: Option<Owner>,
+    pub(crate) since: Moment,
+    pub(crate) ttl: Duration,
+    /// How long after a renewal was sent the next one is; `None`: it is not renewed.
+    pub(crate) interval: Option<Duration>,
+    /// How long to wait for a reply.
+    pub(crate) op_timeout: Duration,
+    /// A request for it may still be under way from before it was granted, so its release buries its id.
+    pub(crate) ambiguous: bool,
+    /// Its serial number with the keeper.
+    pub(crate) serial: u64,
+    /// When the keeper looks at it next; changed under the keeper's lock alone.
+    pub(crate) due: AtomicU64,
+    deadline: AtomicU64,
+    state: AtomicU8,
+    changed: Notify,
+}
+
+/// What a hold begins with.
+pub(crate) struct Granted {
+    pub(crate) id: ClaimId,
+    pub(crate) fence: Fence,
+    pub(crate) now: Moment,
+    pub(crate) deadline: Moment,
+    pub(crate) ambiguous: bool,
+}
+
+impl Hold {
+    pub(crate) fn new(lock: &Spec, granted: Granted, serial: u64) -> Self {
+        let Granted { id, fence, now, deadline, ambiguous } = granted;
+        let options = &lock.options;
+        let interval = options.watchdog.then(|| options.watchdog_interval.unwrap_or(options.ttl / 3));
+        Self {
+            key: lock.key.clone(),
+            id,
+            fence,
+            owner: lock.owner.clone(),
+            since: now,
+            ttl: options.ttl,
+            interval,
+            op_timeout: options.op_timeout,
+            ambiguous,
+            serial,
+            due: AtomicU64::new(0),
+            deadline: AtomicU64::new(deadline.0),
+            state: AtomicU8::new(HELD),
+            changed: Notify::new(),
+        }
+    }
+
+    /// Until when it is certain.
+    pub(crate) fn deadline(&self) -> Moment {
+        Moment(self.deadline.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn state(&self) -> HoldState {
+        match self.state.load(Ordering::Acquire) {
+            HELD => HoldState::Held,
+            SUSPECT => HoldState::Suspect,
+            _ => HoldState::Lost,
+        }
+    }
+
+    pub(crate) fn loss(&self) -> Option<Loss> {
+        match self.state.load(Ordering::Acquire) {
+            EXPIRED => Some(Loss::Expired),
+            GONE => Some(Loss::Gone),
+            _ => None,
+        }
+    }
+
+    /// Takes note of a renewal that came through. It comes too late where the hold was lost or its deadline has passed:
+    /// what was told to be over stays over.
+    pub(crate) fn extend(&self, deadline: Moment, now: Moment) -> bool {
+        if self.is_over() || now >= self.deadline() {
+            return false;
+        }
+        self.deadline.fetch_max(deadline.0, Ordering::AcqRel);
+        self.shift(&[SUSPECT], HELD);
+        !self.is_over()
+    }
+
+    /// Takes note of a renewal that failed; false where that is no news.
+    pub(crate) fn suspect(&self) -> bool {
+        self.shift(&[HELD], SUSPECT)
+    }
+
+    /// Declares it lost; false where that is no news.
+    pub(crate) fn lose(&self, loss: Loss) -> bool {
+        let to = if loss == Loss::Gone { GONE } else { EXPIRED };
+        let news = self.shift(&[HELD, SUSPECT], to);
+        if news {
+            self.changed.notify_waiters();
+        }
+        news
+    }
+
+    /// Takes note that its user ended it, after which it cannot be lost; false where it was lost before.
+    pub(crate) fn end(&self) -> bool {
+        self.shift(&[HELD, SUSPECT], ENDED)
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.state() == HoldState::Lost
+    }
+
+    fn shift(&self, from: &[u8], to: u8) -> bool {
+        let change = |from: &u8| self.state.compare_exchange(*from, to, Ordering::AcqRel, Ordering::Acquire).is_ok();
+        from.iter().any(change)
+    }
+
+    pub(crate) async fn lost(&self) -> Loss {
+        loop {
+            let changed = self.changed.notified();
+            if let Some(loss) = self.loss() {
+                return loss;
+            }
+            changed.await;
+        }
+    }
+
+    /// For how long its release refuses its id.
+    pub(crate) fn bury(&self) -> Duration {
+        if self.ambiguous { self.ttl } else { Duration::ZERO }
+    }
+}
+
+/// Until when a hold is certain that was asked for at `sent`: its time, less what two clocks may drift apart meanwhile.
+///
+/// The store counts from when it carried the request out, which is later. The allowance is the one of Redlock: a
+/// hundredth and two milliseconds.
+pub(crate) fn certain_until(sent: Moment, time: Duration) -> Moment {
+    let drift = time / 100 + Duration::from_millis(2);
+    sent + time.saturating_sub(drift)
+}

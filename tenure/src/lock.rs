@@ -1,0 +1,222 @@
+//! A lock: a name, a claim and options, ready to be taken any number of times.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::client::Client;
+use crate::error::{Error, ErrorKind, Result};
+use crate::guard::Guard;
+use crate::info::{LockInfo, Meta};
+use crate::key::Key;
+use crate::options::{Options, invalid, option_setters};
+use crate::proto::{Claim, ClaimId, Owner, Refusal};
+use crate::waiting::{Acquiring, Bid};
+
+/// How many claims an owner may have where nothing else was said.
+const REENTRANT: u32 = 16;
+/// The longest owner's name, in bytes.
+const OWNER_MAX: usize = 256;
+
+/// A lock on one name. It holds nothing by itself and is cheap to clone; each acquisition stands for itself.
+#[derive(Clone)]
+pub struct Lock {
+    spec: Arc<Spec>,
+    client: Arc<Client>,
+}
+
+/// What is claimed, and how.
+#[derive(Debug)]
+pub(crate) struct Spec {
+    pub(crate) key: Key,
+    pub(crate) claim: Claim,
+    pub(crate) owner: Option<Owner>,
+    pub(crate) max: u32,
+    pub(crate) meta: Bytes,
+    pub(crate) options: Options,
+}
+
+impl Lock {
+    /// The lock's name.
+    pub fn name(&self) -> &str {
+        self.spec.key.as_str()
+    }
+
+    /// Takes the lock if it is free for this claim now, in one round trip. `None`: it is busy; no place is kept.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> tenure::Result<()> {
+    /// # let locks = tenure::open("memory:").await?;
+    /// let nightly = locks.mutex("nightly-report").build()?;
+    /// match nightly.try_lock().await? {
+    ///     Some(guard) => println!("we run it, with fence {}", guard.fence()),
+    ///     None => println!("somebody else runs it"),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Deadlock`](ErrorKind::Deadlock), [`ReentryLimit`](ErrorKind::ReentryLimit), [`Mismatch`](ErrorKind::Mismatch)
+    /// when the claim is turned away; another kind when the store fails. After
+    /// [`NoReply`](ErrorKind::NoReply) whatever the store did is undone in the background.
+    ///
+    /// # Cancel safety
+    ///
+    /// When the future is dropped, whatever the store did is undone in the background.
+    pub async fn try_lock(&self) -> Result<Option<Guard>> {
+        self.client.check_open()?;
+        Bid::new(self.spec.clone(), self.client.clone()).once().await
+    }
+
+    /// Waits until the lock is granted; [`Acquiring::timeout`] bounds the wait.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> tenure::Result<()> {
+    /// # let locks = tenure::open("memory:").await?;
+    /// use std::time::Duration;
+    ///
+    /// let lock = locks.mutex("invoice-42").ttl(Duration::from_secs(10)).build()?;
+    /// let guard = lock.lock().timeout(Duration::from_secs(5)).await?;
+    /// guard.protect(async { /* the work, dropped if the hold is lost */ }).await?;
+    /// guard.release().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Timeout`](ErrorKind::Timeout) when the time or the retries for waiting are used up, else as
+    /// [`try_lock`](Self::try_lock). A store that fails is asked again for as long as waiting may last, but given up when
+    /// it has failed without a break for the lock's ttl, or 10 s where that is longer.
+    ///
+    /// # Cancel safety
+    ///
+    /// When the future is dropped, its place in the queue is given up in the background, and a grant that was on its way
+    /// goes to the next.
+    pub fn lock(&self) -> Acquiring {
+        Acquiring::new(self.spec.clone(), self.client.clone())
+    }
+
+    /// Whether anybody holds the lock now.
+    ///
+    /// # Errors
+    ///
+    /// When the store does not answer.
+    ///
+    /// # Cancel safety
+    ///
+    /// It only reads.
+    pub async fn is_locked(&self) -> Result<bool> {
+        Ok(self.info().await?.is_locked())
+    }
+
+    /// Who holds the lock, and who waits.
+    ///
+    /// # Errors
+    ///
+    /// When the store does not answer.
+    ///
+    /// # Cancel safety
+    ///
+    /// It only reads.
+    pub async fn info(&self) -> Result<LockInfo> {
+        let store = &self.client.core.store;
+        let seen = store.read(&self.spec.key).await?;
+        Ok(LockInfo::new(&self.spec.key, seen, store.traits().stale_reads))
+    }
+}
+
+impl fmt::Debug for Lock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Spec { key, claim, owner, options, .. } = &*self.spec;
+        let mut debug = f.debug_struct("Lock");
+        debug.field("name", key).field("claim", claim).field("owner", owner).field("options", options).finish()
+    }
+}
+
+/// Options for one lock, beginning with its client's defaults.
+#[derive(Clone, Debug)]
+#[must_use = "nothing is made before `build`"]
+pub struct LockBuilder {
+    pub(crate) client: Arc<Client>,
+    pub(crate) name: Arc<str>,
+    pub(crate) permits: u32,
+    pub(crate) limit: u32,
+    pub(crate) owner: Option<Owner>,
+    pub(crate) options: Options,
+}
+
+impl LockBuilder {
+    option_setters!();
+
+    /// How many of a semaphore's permits are claimed: one by default.
+    pub fn permits(mut self, permits: u32) -> Self {
+        self.permits = permits;
+        self
+    }
+
+    /// The lock.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`] for a name or an option that cannot be meant; it says which, and what would do.
+    pub fn build(self) -> Result<Lock> {
+        let Self { client, name, permits, limit, owner, options } = self;
+        let key = Key::new(name)?;
+        options.validate()?;
+        let claim = Claim::new(permits, limit).map_err(|error| invalid(format!("the lock {key:?}: {error}")))?;
+        if let Some(n) = owner.as_ref().map(|owner| owner.as_str().len()).filter(|n| !(1..=OWNER_MAX).contains(n)) {
+            return Err(invalid(format!("an owner's name of {n} bytes: give 1 to {OWNER_MAX}")));
+        }
+        let of_its_own = || options.reentrant.map(|_| Owner::new(ClaimId::new(client.core.env.bits()).to_string()));
+        let owner = owner.or_else(of_its_own);
+        let max = options.reentrant.unwrap_or(REENTRANT);
+        let meta = Meta::bytes(&options);
+        Ok(Lock { spec: Arc::new(Spec { key, claim, owner, max, meta, options }), client })
+    }
+}
+
+impl Spec {
+    /// The error for a claim that was turned away.
+    pub(crate) fn refused(&self, refusal: Refusal) -> Error {
+        let (key, limit) = (&self.key, self.claim.limit());
+        let called = |limit| {
+            if limit == Claim::ALL {
+                "a mutex or reader-writer lock".to_owned()
+            } else {
+                format!("a semaphore of {limit}")
+            }
+        };
+        match refusal {
+            Refusal::Mismatch { limit: other } => {
+                let message = format!(
+                    "the lock {key:?} is in use as {}, and cannot be {} meanwhile",
+                    called(other),
+                    called(limit)
+                );
+                Error::new(ErrorKind::Mismatch, message)
+            }
+            Refusal::Deadlock => {
+                let message = format!(
+                    "another owner holds the lock {key:?} and waits for more of it, as this one would: release, and ask again"
+                );
+                Error::new(ErrorKind::Deadlock, message)
+            }
+            Refusal::Full => {
+                let (owner, max) = (self.owner.as_ref().map_or("", Owner::as_str), self.max);
+                let message =
+                    format!("the owner {owner:?} has {max} claims on the lock {key:?} already, as many as it may");
+                Error::new(ErrorKind::ReentryLimit, message)
+            }
+            Refusal::Buried => {
+                Error::new(ErrorKind::Lost, format!("this claim on the lock {key:?} was released or broken"))
+            }
+        }
+    }
+}

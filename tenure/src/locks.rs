@@ -1,0 +1,231 @@
+//! The client: it makes locks on one store, keeps what they hold, and tells how they fare.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+
+use crate::client::{Client, Core};
+use crate::env::Env;
+#[cfg(doc)]
+use crate::error::ErrorKind;
+use crate::error::Result;
+use crate::event::{Events, Teller};
+use crate::info::{Holder, LockInfo};
+use crate::keeper::Keeper;
+use crate::key::Key;
+use crate::lock::LockBuilder;
+use crate::metrics::{Counters, Metrics};
+use crate::options::{Options, invalid, option_setters};
+use crate::proto::{Claim, Op, Outcome, Owner, Release, Was};
+use crate::store::Store;
+
+/// A client of one store. It is cheap to clone, and its clones share one background task.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> tenure::Result<()> {
+/// let locks = tenure::open("memory:").await?;
+/// let lock = locks.mutex("invoice-42").build()?;
+/// let guard = lock.lock().await?;
+/// println!("ours, with fence {}", guard.fence());
+/// assert!(guard.release().await?);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Locks {
+    pub(crate) client: Arc<Client>,
+    owner: Option<Owner>,
+}
+
+/// How many locks are read at the same time for a list.
+const READS: usize = 64;
+
+impl Locks {
+    /// A client of that store, with the default options.
+    pub fn new(store: impl Store) -> Self {
+        Self::builder(Arc::new(store)).build().expect("the default options are valid")
+    }
+
+    /// A client of that store, with options of one's own as the defaults of its locks.
+    pub fn builder(store: Arc<dyn Store>) -> LocksBuilder {
+        LocksBuilder { store, options: Options::default(), prefix: "tenure".to_owned(), env: Env::system() }
+    }
+
+    /// A lock that one holder has at a time.
+    pub fn mutex(&self, name: impl Into<Arc<str>>) -> LockBuilder {
+        self.lock(name, Claim::ALL, Claim::ALL)
+    }
+
+    /// The reading side of a reader-writer lock: readers share it, and exclude [writers](Self::write).
+    pub fn read(&self, name: impl Into<Arc<str>>) -> LockBuilder {
+        self.lock(name, 1, Claim::ALL)
+    }
+
+    /// The writing side of a reader-writer lock. It is the same claim as a [mutex](Self::mutex) of that name.
+    pub fn write(&self, name: impl Into<Arc<str>>) -> LockBuilder {
+        self.lock(name, Claim::ALL, Claim::ALL)
+    }
+
+    /// A semaphore of `limit` permits, of which [`LockBuilder::permits`] says how many are claimed: one by default.
+    pub fn semaphore(&self, name: impl Into<Arc<str>>, limit: u32) -> LockBuilder {
+        self.lock(name, 1, limit)
+    }
+
+    fn lock(&self, name: impl Into<Arc<str>>, permits: u32, limit: u32) -> LockBuilder {
+        let (client, owner) = (self.client.clone(), self.owner.clone());
+        LockBuilder { client, name: name.into(), permits, limit, owner, options: self.client.options.clone() }
+    }
+
+    /// The same client on behalf of an owner. Claims of one owner do not exclude each other, in whatever process they
+    /// are made, up to the bound that [`LockBuilder::reentrant`] sets: 16 by default.
+    #[must_use]
+    pub fn owner(&self, id: impl Into<Arc<str>>) -> Self {
+        Self { client: self.client.clone(), owner: Some(Owner::new(id)) }
+    }
+
+    /// The locks that somebody holds or awaits, by name.
+    ///
+    /// # Errors
+    ///
+    /// When the store does not answer, or one of the records cannot be read.
+    ///
+    /// # Cancel safety
+    ///
+    /// It only reads.
+    pub async fn list(&self) -> Result<Vec<LockInfo>> {
+        let keys = self.client.core.store.scan().await?;
+        let infos = stream::iter(keys).map(|key| self.read_key(key)).buffered(READS);
+        infos.try_filter(|info| std::future::ready(info.is_locked() || !info.waiters.is_empty())).try_collect().await
+    }
+
+    /// How the lock of that name stands.
+    ///
+    /// # Errors
+    ///
+    /// When the name is empty or too long, or the store does not answer.
+    ///
+    /// # Cancel safety
+    ///
+    /// It only reads.
+    pub async fn info(&self, name: &str) -> Result<LockInfo> {
+        self.read_key(Key::new(name)?).await
+    }
+
+    pub(crate) async fn read_key(&self, key: Key) -> Result<LockInfo> {
+        let store = &self.client.core.store;
+        let seen = store.read(&key).await?;
+        Ok(LockInfo::new(&key, seen, store.traits().stale_reads))
+    }
+
+    /// Takes the lock of that name away from whoever is in at this moment, and says who that was. The next in line is
+    /// let in.
+    ///
+    /// The former holders learn of it at their next renewal, not before: what they protect may still go on until then,
+    /// and only a resource that checks fences is safe from it.
+    ///
+    /// # Errors
+    ///
+    /// When the store does not answer; some of the holders may be out then.
+    ///
+    /// # Cancel safety
+    ///
+    /// Some of the holders may be out.
+    pub async fn break_lock(&self, name: &str) -> Result<Vec<Holder>> {
+        let key = Key::new(name)?;
+        let mut broken = Vec::new();
+        for holder in self.read_key(key.clone()).await?.holders {
+            let bury = holder.until.duration_since(holder.since).unwrap_or_default();
+            let op = Op::Release(Release { id: holder.id, bury });
+            let reply = self.client.core.apply(&key, &op, self.client.options.op_timeout).await?;
+            if reply.outcome == (Outcome::Gone { was: Was::Holding }) {
+                broken.push(holder);
+            }
+        }
+        Ok(broken)
+    }
+
+    /// What happens to the locks of this client from now on.
+    pub fn events(&self) -> Events {
+        self.client.core.teller.listen()
+    }
+
+    /// The client's figures so far.
+    pub fn metrics(&self) -> Metrics {
+        self.client.core.counters.snapshot(&self.client.prefix)
+    }
+
+    /// The store.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.client.core.store
+    }
+
+    /// Ends the client: nothing more can be acquired through it or its clones, and this waits until everything that was
+    /// dropped is released, or has expired.
+    ///
+    /// Call it at the end of `main`: a runtime that ends right after a guard was dropped leaves its hold to expire.
+    /// Guards that are still alive stay held, and are released when they go.
+    ///
+    /// # Cancel safety
+    ///
+    /// The client is closed; releases go on in the background.
+    pub async fn close(&self) {
+        self.client.closed.store(true, Ordering::Release);
+        self.client.keeper.settle().await;
+    }
+}
+
+impl fmt::Debug for Locks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Locks").field("store", self.store()).field("owner", &self.owner).finish_non_exhaustive()
+    }
+}
+
+/// Options for a client: the defaults of all its locks.
+#[derive(Clone, Debug)]
+#[must_use = "nothing is made before `build`"]
+pub struct LocksBuilder {
+    store: Arc<dyn Store>,
+    options: Options,
+    prefix: String,
+    env: Env,
+}
+
+impl LocksBuilder {
+    option_setters!();
+
+    /// What the names of metrics begin with: `tenure` by default.
+    pub fn metrics(mut self, prefix: impl Into<String>) -> Self {
+        self.prefix = prefix.into();
+        self
+    }
+
+    /// Where time and randomness come from: the system by default.
+    pub fn env(mut self, env: Env) -> Self {
+        self.env = env;
+        self
+    }
+
+    /// The client.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`] for an option that cannot be meant; it says which, and what would do.
+    pub fn build(self) -> Result<Locks> {
+        let Self { store, options, prefix, env } = self;
+        options.validate()?;
+        let name = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+        if !prefix.bytes().all(name) || !prefix.starts_with(|first: char| !first.is_ascii_digit()) {
+            return Err(invalid(format!(
+                "metrics prefix {prefix:?}: give letters, digits and _, not beginning with a digit"
+            )));
+        }
+        let core = Arc::new(Core { store, env, teller: Teller::new(), counters: Counters::default() });
+        let keeper = Keeper::new(core.clone());
+        let client = Client { core, keeper, options, prefix, closed: AtomicBool::new(false) };
+        Ok(Locks { client: Arc::new(client), owner: None })
+    }
+}

@@ -1,0 +1,66 @@
+//! From a URL to a store, and to a client of it.
+
+use std::sync::Arc;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::locks::Locks;
+use crate::store::{Memory, Store};
+
+/// A client of the store at `url`, with the default options.
+///
+/// | store | URL |
+/// | --- | --- |
+/// | this process | `memory:` |
+/// | the processes of one machine | `sqlite:path` |
+/// | Redis, Valkey | `redis://[user[:password]@]host[:port][/db]`, `rediss://…`, `redis+unix:///path` |
+///
+/// # Errors
+///
+/// When the URL is not one of those, or the store cannot be reached.
+///
+/// # Cancel safety
+///
+/// Nothing is left behind.
+pub async fn open(url: &str) -> Result<Locks> {
+    Locks::builder(open_store(url).await?).build()
+}
+
+/// The store at `url`; see [`open`].
+///
+/// # Errors
+///
+/// As [`open`].
+///
+/// # Cancel safety
+///
+/// Nothing is left behind.
+pub async fn open_store(url: &str) -> Result<Arc<dyn Store>> {
+    let scheme = url.split(':').next().unwrap_or_default();
+    match scheme {
+        "memory" if url == "memory:" => Ok(Arc::new(Memory::new())),
+        "memory" => Err(Error::new(ErrorKind::Invalid, "the memory store has no options: give `memory:`")),
+        #[cfg(feature = "sqlite")]
+        "sqlite" => Ok(Arc::new(crate::store::Sqlite::connect(url).await?)),
+        #[cfg(feature = "redis")]
+        "redis" | "rediss" | "redis+unix" => Ok(Arc::new(crate::store::Redis::connect(url).await?)),
+        _ => Err(unknown(scheme)),
+    }
+}
+
+fn unknown(scheme: &str) -> Error {
+    let known = [
+        ("memory:", true),
+        ("sqlite:path", cfg!(feature = "sqlite")),
+        ("redis://host", cfg!(feature = "redis")),
+        ("rediss://host", cfg!(feature = "redis")),
+        ("redis+unix:///path", cfg!(feature = "redis")),
+    ];
+    let known: Vec<&str> = known.iter().filter(|(_, built)| *built).map(|(form, _)| *form).collect();
+    // What stands before a colon may be a whole URL without a scheme, with a password in it.
+    let named = if scheme.len() <= 16 && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b)) {
+        format!("no store has the scheme {scheme:?}")
+    } else {
+        "the store's URL begins with no scheme".to_owned()
+    };
+    Error::new(ErrorKind::Invalid, format!("{named}: give one of {}", known.join(", ")))
+}

@@ -1,0 +1,219 @@
+//! What can be set, for all locks of a client and for each: defaults, and what is refused.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// Everything that can be set for a lock. The builders carry one each.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    pub(crate) ttl: Duration,
+    pub(crate) patience: Duration,
+    pub(crate) watchdog: bool,
+    pub(crate) watchdog_interval: Option<Duration>,
+    pub(crate) backoff: Option<Backoff>,
+    pub(crate) reentrant: Option<u32>,
+    pub(crate) fence_memory: Duration,
+    pub(crate) op_timeout: Duration,
+    pub(crate) purpose: Option<String>,
+    pub(crate) meta: Option<Bytes>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            ttl: Duration::from_secs(30),
+            patience: Duration::from_secs(3),
+            watchdog: true,
+            watchdog_interval: None,
+            backoff: None,
+            reentrant: None,
+            fence_memory: Duration::from_secs(60),
+            op_timeout: Duration::from_secs(2),
+            purpose: None,
+            meta: None,
+        }
+    }
+}
+
+/// Makes an iterator of delays for each wait.
+#[derive(Clone)]
+pub(crate) struct Backoff(pub(crate) Arc<dyn Fn() -> Delays + Send + Sync>);
+
+/// The delays between one wait's attempts.
+pub(crate) type Delays = Box<dyn Iterator<Item = Duration> + Send>;
+
+impl fmt::Debug for Backoff {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Backoff")
+    }
+}
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+impl Options {
+    pub(crate) const TTL: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(7 * 24 * 3600));
+    const PATIENCE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(3600));
+    const OP_TIMEOUT: (Duration, Duration) = (Duration::from_millis(1), Duration::from_secs(600));
+    const META_MAX: usize = 1024;
+
+    /// Refuses what cannot be meant, by name, with what would do.
+    pub(crate) fn validate(&self) -> Result<()> {
+        within("ttl", self.ttl, Self::TTL)?;
+        within("patience", self.patience, Self::PATIENCE)?;
+        within("op_timeout", self.op_timeout, Self::OP_TIMEOUT)?;
+        within("fence_memory", self.fence_memory, (Duration::ZERO, 30 * DAY))?;
+        if let Some(interval) = self.watchdog_interval {
+            let ttl = self.ttl;
+            if interval.is_zero() || interval >= ttl {
+                return Err(invalid(format!(
+                    "watchdog_interval of {interval:?} cannot keep a ttl of {ttl:?}: give more than zero and less than \
+                     the ttl, best a third of it"
+                )));
+            }
+        }
+        if self.reentrant == Some(0) {
+            return Err(invalid(
+                "reentrant(0) lets nobody in: give the number of claims that an owner may have, from 1",
+            ));
+        }
+        if let Some(n) = self.meta.as_ref().map(Bytes::len).filter(|&n| n > Self::META_MAX) {
+            return Err(invalid(format!("metadata of {n} bytes: give at most {}", Self::META_MAX)));
+        }
+        if let Some(n) = self.purpose.as_ref().map(String::len).filter(|&n| n > Self::META_MAX / 4) {
+            return Err(invalid(format!("purpose of {n} bytes: give at most {}", Self::META_MAX / 4)));
+        }
+        Ok(())
+    }
+}
+
+fn within(name: &str, value: Duration, (least, most): (Duration, Duration)) -> Result<()> {
+    if value < least || value > most {
+        return Err(invalid(format!("{name} of {value:?} is out of range: give {least:?} to {most:?}")));
+    }
+    Ok(())
+}
+
+pub(crate) fn invalid(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Invalid, message)
+}
+
+/// The setters that a client's and a lock's builder share.
+macro_rules! option_setters {
+    () => {
+        /// How long a hold lasts unless it is renewed: 30 s by default, 10 ms to 7 days.
+        ///
+        /// It is how long others wait after a holder crashed, and how long a holder can be cut off from the store
+        /// before its hold is lost.
+        pub fn ttl(mut self, ttl: Duration) -> Self {
+            self.options.ttl = ttl;
+            self
+        }
+
+        /// How long a place in the queue lasts after each time it is asked for: 3 s by default, 10 ms to 1 h.
+        ///
+        /// It is asked for three times as often. A waiter that died costs the others at most this when its turn comes;
+        /// one that was paused for longer queues again at the back.
+        pub fn patience(mut self, patience: Duration) -> Self {
+            self.options.patience = patience;
+            self
+        }
+
+        /// Whether holds are renewed in the background for as long as their guards live: they are by default.
+        pub fn watchdog(mut self, on: bool) -> Self {
+            self.options.watchdog = on;
+            self
+        }
+
+        /// How long after a renewal was sent the next one is: less than the ttl; a third of it by default.
+        pub fn watchdog_interval(mut self, interval: Duration) -> Self {
+            self.options.watchdog_interval = Some(interval);
+            self
+        }
+
+        /// Gives up waiting after `times` retries, `interval` apart. By default waiting has no such bound.
+        pub fn retry(self, times: usize, interval: Duration) -> Self {
+            self.backoff(move || std::iter::repeat_n(interval, times))
+        }
+
+        /// Asks again after each of the delays, and gives up when they end. A hand-over still wakes the waiter at once.
+        ///
+        /// The closure makes a new iterator for each wait; a builder of the `backon` crate fits as
+        /// `.backoff(|| ExponentialBuilder::default().with_jitter().build())`.
+        pub fn backoff<I>(mut self, delays: impl Fn() -> I + Send + Sync + 'static) -> Self
+        where
+            I: Iterator<Item = Duration> + Send + 'static,
+        {
+            self.options.backoff = Some($crate::options::Backoff(std::sync::Arc::new(move || Box::new(delays()))));
+            self
+        }
+
+        /// Lets the owner of a claim enter again, up to `max` claims at once, in and waiting.
+        ///
+        /// The owner is the one that [`Locks::owner`](crate::Locks::owner) names, and otherwise the built
+        /// [`Lock`](crate::Lock) with its clones.
+        pub fn reentrant(mut self, max: u32) -> Self {
+            self.options.reentrant = Some(max);
+            self
+        }
+
+        /// How long the store remembers a lock's last fence when nobody holds or awaits it: 60 s by default, up to 30
+        /// days.
+        ///
+        /// Later fences are higher still, as they follow the store's clock; the memory is for a clock that was set back
+        /// by less than this.
+        pub fn fence_memory(mut self, memory: Duration) -> Self {
+            self.options.fence_memory = memory;
+            self
+        }
+
+        /// How long to wait for one reply of the store: 2 s by default, 1 ms to 10 min.
+        pub fn op_timeout(mut self, timeout: Duration) -> Self {
+            self.options.op_timeout = timeout;
+            self
+        }
+
+        /// What the lock is held for, in a few words that others see beside host and pid: at most 256 bytes.
+        pub fn purpose(mut self, purpose: impl Into<String>) -> Self {
+            self.options.purpose = Some(purpose.into());
+            self
+        }
+
+        /// Metadata of one's own that others see, at most 1 KiB, instead of host, pid and purpose.
+        pub fn meta(mut self, meta: impl Into<bytes::Bytes>) -> Self {
+            self.options.meta = Some(meta.into());
+            self
+        }
+    };
+}
+pub(crate) use option_setters;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(change: impl FnOnce(&mut Options)) -> String {
+        let mut options = Options::default();
+        change(&mut options);
+        options.validate().expect_err("it is refused").to_string()
+    }
+
+    #[test]
+    fn each_refusal_names_the_option_the_value_and_what_would_do() {
+        assert_eq!(refusal(|o| o.ttl = Duration::ZERO), "ttl of 0ns is out of range: give 10ms to 604800s");
+        assert_eq!(refusal(|o| o.ttl = 8 * DAY), "ttl of 691200s is out of range: give 10ms to 604800s");
+        assert!(refusal(|o| o.patience = Duration::ZERO).starts_with("patience of 0ns"));
+        assert!(refusal(|o| o.op_timeout = Duration::ZERO).starts_with("op_timeout of 0ns"));
+        assert!(refusal(|o| o.fence_memory = 31 * DAY).starts_with("fence_memory of 2678400s"));
+        let message = refusal(|o| o.watchdog_interval = Some(o.ttl));
+        assert!(message.starts_with("watchdog_interval of 30s cannot keep a ttl of 30s: give"), "{message}");
+        assert!(refusal(|o| o.watchdog_interval = Some(Duration::ZERO)).contains("more than zero"));
+        assert!(refusal(|o| o.reentrant = Some(0)).starts_with("reentrant(0)"));
+        assert!(refusal(|o| o.meta = Some(Bytes::from(vec![0; 1025]))).contains("1025 bytes: give at most 1024"));
+        assert!(refusal(|o| o.purpose = Some("x".repeat(257))).contains("257 bytes: give at most 256"));
+    }
+}

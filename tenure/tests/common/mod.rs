@@ -1,0 +1,173 @@
+//! What the tests of the client share: a memory store that can be made to fail, under a clock that can be paused.
+
+#![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
+#![allow(clippy::disallowed_methods, reason = "tests have their time and their tasks from tokio")]
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tenure::env::Env;
+use tenure::proto::{ClaimId, Op, Reply};
+use tenure::store::{Memory, Seen, Store, Traits, Watch};
+use tenure::{Error, ErrorKind, Key, Locks, Result};
+
+/// What the store does to the next operations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Carries it out and answers.
+    None,
+    /// Refuses before anything happened.
+    Refuse,
+    /// Carries it out, and the reply is lost.
+    LoseReply,
+    /// Never answers, and never carries it out.
+    Hang,
+}
+
+/// A memory store with faults. Each operation yields a few times before and after it is carried out, so that there are
+/// await points to cancel at.
+#[derive(Clone, Debug)]
+pub struct Chaos {
+    pub memory: Memory,
+    state: Arc<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    fault: Mutex<Fault>,
+    yields: AtomicUsize,
+    mute: AtomicBool,
+    ops: Mutex<Vec<Op>>,
+}
+
+impl Chaos {
+    pub fn new(env: Env) -> Self {
+        let state = State {
+            fault: Mutex::new(Fault::None),
+            yields: AtomicUsize::new(0),
+            mute: AtomicBool::new(false),
+            ops: Mutex::default(),
+        };
+        Self { memory: Memory::with_env(env), state: Arc::new(state) }
+    }
+
+    pub fn fault(&self, fault: Fault) {
+        *self.state.fault.lock().unwrap() = fault;
+    }
+
+    pub fn yields(&self, n: usize) {
+        self.state.yields.store(n, SeqCst);
+    }
+
+    /// From now on pushes get lost.
+    pub fn mute(&self) {
+        self.state.mute.store(true, SeqCst);
+    }
+
+    /// The operations that were carried out, and forgets them.
+    pub fn take_ops(&self) -> Vec<Op> {
+        std::mem::take(&mut self.state.ops.lock().unwrap())
+    }
+
+    pub fn acquires(&self) -> usize {
+        self.state.ops.lock().unwrap().iter().filter(|op| matches!(op, Op::Acquire(_))).count()
+    }
+
+    async fn pass(&self, key: &Key, op: &Op) -> Result<Reply> {
+        let yields = self.state.yields.load(SeqCst);
+        let fault = *self.state.fault.lock().unwrap();
+        for _ in 0..yields {
+            tokio::task::yield_now().await;
+        }
+        match fault {
+            Fault::Refuse => return Err(Error::new(ErrorKind::Unavailable, "the test refuses")),
+            Fault::Hang => return std::future::pending().await,
+            Fault::None | Fault::LoseReply => {}
+        }
+        self.state.ops.lock().unwrap().push(op.clone());
+        let reply = self.memory.apply(key, op).await;
+        for _ in 0..yields {
+            tokio::task::yield_now().await;
+        }
+        if fault == Fault::LoseReply {
+            return Err(Error::new(ErrorKind::NoReply, "the test loses the reply"));
+        }
+        reply
+    }
+}
+
+#[async_trait]
+impl Store for Chaos {
+    async fn apply(&self, key: &Key, op: &Op) -> Result<Reply> {
+        self.pass(key, op).await
+    }
+
+    async fn apply_many(&self, ops: &[(Key, Op)]) -> Vec<Result<Reply>> {
+        let mut replies = Vec::new();
+        for (key, op) in ops {
+            replies.push(self.pass(key, op).await);
+        }
+        replies
+    }
+
+    fn watch(&self, key: &Key, id: ClaimId) -> Watch {
+        match self.state.mute.load(SeqCst) {
+            true => tenure::store::Hub::new().watch(id),
+            false => self.memory.watch(key, id),
+        }
+    }
+
+    async fn read(&self, key: &Key) -> Result<Seen> {
+        self.memory.read(key).await
+    }
+
+    async fn scan(&self) -> Result<Vec<Key>> {
+        self.memory.scan().await
+    }
+
+    async fn ping(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn traits(&self) -> Traits {
+        self.memory.traits()
+    }
+}
+
+/// A client on a store with faults. Call it in a runtime whose clock is paused.
+pub fn client() -> (Locks, Chaos) {
+    let env = Env::simulated(7);
+    let store = Chaos::new(env.clone());
+    (another(&store, &env), store)
+}
+
+/// Another client, as another process would have it.
+pub fn another(store: &Chaos, env: &Env) -> Locks {
+    Locks::builder(Arc::new(store.clone())).env(env.clone()).build().expect("the defaults are valid")
+}
+
+/// Two clients on one store.
+pub fn two_clients() -> (Locks, Locks, Chaos) {
+    let env = Env::simulated(7);
+    let store = Chaos::new(env.clone());
+    (another(&store, &env), another(&store, &env), store)
+}
+
+pub fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+/// Who is in and who waits.
+pub async fn crowd(store: &Chaos, name: &str) -> (usize, usize) {
+    let seen = store.read(&Key::new(name).unwrap()).await.unwrap();
+    (seen.record.holders.len(), seen.record.queue.len())
+}
+
+/// Lets every task run that can, without time passing.
+pub async fn run_ready() {
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+}
