@@ -18,7 +18,6 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Poll;
 
 use redis::{Cmd, Pipeline, ServerErrorKind, Value};
 use tokio::sync::oneshot;
@@ -72,8 +71,7 @@ impl<T: Transport> Collector<T> {
     pub(super) async fn call(&self, command: Cmd) -> Result<Value> {
         let shared = &self.0;
         if shared.under_way.load(Ordering::Relaxed) == 0 && shared.queue().is_empty() {
-            // In a box of its own, so that the future of those who wait in the queue stays small.
-            return Box::pin(shared.carry_one(command)).await;
+            return shared.carry_one(command).await;
         }
         let (reply, answer) = oneshot::channel();
         let is_first = {
@@ -153,10 +151,6 @@ impl<T: Transport> Shared<T> {
     }
 }
 
-/// How many commands go into one write: enough to make little of its cost, and few enough that the server works on one
-/// write while the next is made.
-const CROWD: usize = 64;
-
 /// How often the scripts may be flushed while a command is on its way to them.
 const FLUSHES: usize = 3;
 
@@ -172,23 +166,10 @@ struct Carrier<T: Transport> {
 }
 
 impl<T: Transport> Carrier<T> {
-    /// As much of the queue as goes into one write; what is left is for another carrier.
-    fn take(&mut self) -> Vec<Waiting> {
-        self.is_due = false;
-        let mut queue = self.shared.queue();
-        let n = queue.len().min(CROWD);
-        let rest = queue.split_off(n);
-        let taken = std::mem::replace(&mut *queue, rest);
-        if !queue.is_empty() {
-            drop(queue);
-            env::spawn(Carrier { shared: self.shared.clone(), is_due: true }.run());
-        }
-        taken
-    }
-
     async fn run(mut self) {
-        step_back().await;
-        let mut waiting = self.take();
+        tokio::task::yield_now().await;
+        self.is_due = false;
+        let mut waiting = std::mem::take(&mut *self.shared.queue());
         waiting.retain(|one| !one.reply.is_closed());
         if waiting.len() == 1 {
             let Waiting { command, reply } = waiting.swap_remove(0);
@@ -206,19 +187,6 @@ impl<T: Transport> Carrier<T> {
             }
         }
     }
-}
-
-/// Lets everyone run who is ready. Unlike [`tokio::task::yield_now`], it does not wait for sockets to be looked at.
-async fn step_back() {
-    let mut has_stepped = false;
-    std::future::poll_fn(|cx| {
-        if std::mem::replace(&mut has_stepped, true) {
-            return Poll::Ready(());
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }
 
 impl<T: Transport> Drop for Carrier<T> {
