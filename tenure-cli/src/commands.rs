@@ -9,7 +9,7 @@ use tenure::Locks;
 use crate::args::{Cli, Command, Run, Try};
 use crate::exit::{DECLINED, Failure, Result};
 use crate::look::{HolderJson, LockJson, details, is_free, list, who};
-use crate::out::print;
+use crate::out::{print, say};
 use crate::report::{News, Report, by};
 use crate::run::Job;
 use crate::text::{Paint, json, printable};
@@ -44,7 +44,7 @@ pub(crate) async fn run(cli: Cli) -> Result<u8> {
             if as_json {
                 print(&json(&infos.iter().map(LockJson::from).collect::<Vec<_>>()))?;
             } else if infos.is_empty() {
-                eprintln!("tenure: nobody holds a lock or waits for one");
+                say("tenure: nobody holds a lock or waits for one");
             } else {
                 print(&list(&infos, Paint::on(&stdout())))?;
             }
@@ -77,19 +77,18 @@ async fn break_lock(locks: &Locks, name: &str, yes: bool, as_json: bool) -> Resu
     let shown = printable(name);
     if !yes && !info.holders.is_empty() {
         let held_by: Vec<String> = info.holders.iter().map(who).collect();
-        eprint!("Take {shown} away, held{}? [y/N] ", by(&held_by));
-        let _ = stderr().flush();
+        let _ = write!(stderr(), "Take {shown} away, held{}? [y/N] ", by(&held_by));
         let mut answer = String::new();
         let read = stdin().read_line(&mut answer);
         if read.is_err() || !matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes") {
-            eprintln!("tenure: {shown} is left as it is");
+            say(&format!("tenure: {shown} is left as it is"));
             return Ok(DECLINED);
         }
     }
     let broken = locks.break_lock(name).await?;
     match (as_json, broken.as_slice()) {
         (true, _) => print(&json(&broken.iter().map(HolderJson::from).collect::<Vec<_>>()))?,
-        (false, []) => eprintln!("tenure: nobody holds {shown}"),
+        (false, []) => say(&format!("tenure: nobody holds {shown}")),
         (false, _) => {
             let were: Vec<String> = broken.iter().map(who).collect();
             print(&format!("{shown} is no longer held{}", by(&were)))?;

@@ -11,7 +11,9 @@ use std::process::{Command, ExitCode};
 use rustix::process::{getpgrp, getppid};
 
 use crate::exit::{CANNOT_RUN, NOT_FOUND, USAGE, signalled};
+use crate::out::say;
 use crate::terminal::Terminal;
+use crate::text::printable;
 
 /// The name of the hidden subcommand.
 pub(crate) const NAME: &str = "__exec";
@@ -43,6 +45,6 @@ pub(crate) fn run(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let error = Command::new(&program).args(arguments).exec();
     let why = error.to_string();
     let why = why.split(" (os error").next().unwrap_or_default();
-    eprintln!("tenure: {}: {why}", crate::text::printable(&program.to_string_lossy()));
+    say(&format!("tenure: {}: {why}", printable(&program.to_string_lossy())));
     ExitCode::from(if error.kind() == ErrorKind::NotFound { NOT_FOUND } else { CANNOT_RUN })
 }

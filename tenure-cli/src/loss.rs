@@ -38,11 +38,15 @@ const SLICE: Duration = Duration::from_secs(1);
 /// A hold that nobody doubts may have little left just after we were stopped for a while. Its renewal is under way then,
 /// so it has until half of the grace is left.
 pub(crate) fn step(standing: Standing, grace: Duration) -> Step {
-    let limit = if standing.suspect { grace } else { grace / 2 };
-    match standing.remaining.checked_sub(limit) {
-        Some(left) if !left.is_zero() => Step::Wait(left.min(if standing.remaining > grace { SLICE } else { LOOK })),
-        _ => Step::Tell(standing.remaining.saturating_sub(margin(grace))),
+    let Standing { remaining, suspect } = standing;
+    if remaining > grace {
+        // Not until later, even if nobody doubts it now: that may have changed by the time the grace begins.
+        return Step::Wait((remaining - grace).min(SLICE));
     }
+    if suspect || remaining <= grace / 2 {
+        return Step::Tell(remaining.saturating_sub(margin(grace)));
+    }
+    Step::Wait(LOOK.min(remaining - grace / 2))
 }
 
 /// How often to look while little is left.
@@ -67,6 +71,7 @@ mod tests {
     fn a_failed_renewal_is_told_when_grace_is_left_and_not_before() {
         assert_eq!(at(20_000, true), Step::Wait(SLICE));
         assert_eq!(at(6_100, true), Step::Wait(Duration::from_millis(100)));
+        assert_eq!(at(6_100, false), Step::Wait(Duration::from_millis(100)), "it may be in doubt by then");
         assert_eq!(at(6_000, true), Step::Tell(Duration::from_millis(5_800)));
     }
 

@@ -35,6 +35,7 @@ use clap::Parser;
 
 use crate::args::Cli;
 use crate::exit::{Result, USAGE};
+use crate::out::say;
 use crate::text::Paint;
 
 fn main() -> ExitCode {
@@ -50,14 +51,14 @@ fn main() -> ExitCode {
                 return ExitCode::SUCCESS;
             }
             let message = error.render().to_string();
-            eprint!("tenure: {}", message.strip_prefix("error: ").unwrap_or(&message));
+            say(&format!("tenure: {}", message.strip_prefix("error: ").unwrap_or(&message).trim_end()));
             return ExitCode::from(USAGE);
         }
     };
     match start(cli) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
-            eprintln!("{} {}", Paint::on(&stderr()).red("tenure:"), failure.message);
+            say(&format!("{} {}", Paint::on(&stderr()).red("tenure:"), failure.message));
             ExitCode::from(failure.code)
         }
     }

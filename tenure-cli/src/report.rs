@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::args::How;
 use crate::duration;
+use crate::out::say;
 use crate::text::{count, json};
 
 /// Something to be said. Names and metadata in it are printable already.
@@ -56,16 +57,25 @@ impl Report {
 
     pub(crate) fn say(self, news: &News) {
         match () {
-            () if self.quiet => {}
-            () if self.json => eprintln!("{}", json(news)),
-            () if self.verbose || news.is_bad() => eprintln!("tenure: {news}"),
+            () if self.quiet && !news.is_loss() => {}
+            () if self.json => say(&json(news)),
+            () if self.verbose || news.is_bad() => say(&format!("tenure: {news}")),
             () => {}
         }
     }
 }
 
 impl News {
-    /// Whether everybody wants to know.
+    /// Whether it is to be told even to those who want to hear of errors alone.
+    fn is_loss(&self) -> bool {
+        match self {
+            News::InDoubt { .. } | News::Lost { .. } | News::NotReleased { .. } => true,
+            News::Released { was_ours, .. } => !was_ours,
+            _ => false,
+        }
+    }
+
+    /// Whether everybody else wants to know.
     fn is_bad(&self) -> bool {
         match self {
             News::Waiting { .. } | News::Acquired { .. } | News::Told { .. } => false,

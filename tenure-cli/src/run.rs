@@ -56,10 +56,11 @@ pub(crate) async fn run(url: &str, job: Job, json: bool) -> Result<u8> {
             None => Some(lock.lock().await?),
         };
         // A hold that was handed over begins with what is left of its place's time. A command is to begin with more.
-        let short = guard.as_ref().filter(|guard| guard.remaining() < how.ttl / 2);
-        match short {
-            Some(guard) => guard.refresh().await.or_else(|error| if error.is_lost() { Err(error) } else { Ok(()) })?,
-            None => {}
+        if let Some(guard) = guard.as_ref().filter(|guard| guard.remaining() < how.ttl / 2)
+            && let Err(error) = guard.refresh().await
+            && error.is_lost()
+        {
+            return Err(error);
         }
         Ok::<_, tenure::Error>(guard)
     };
@@ -129,13 +130,19 @@ async fn hold(guard: &Guard, how: &How, command: &[OsString], report: Report, si
 /// whoever did not want the command to be ended does not want its exit code to be replaced.
 async fn release(guard: Guard, how: &How, report: Report) -> bool {
     let (name, held_ms) = (printable(guard.name()), ms(guard.info().held_for));
-    match guard.release().await {
+    // A hold that is about to end by itself is not worth a long wait for a store that does not answer.
+    let patience = guard.remaining().max(Duration::from_millis(200));
+    let result = tokio::select! {
+        result = guard.release() => result.map_err(|error| Failure::from(error).message),
+        () = clock::sleep(patience) => Err("the store does not answer".to_owned()),
+    };
+    match result {
         Ok(was_ours) => {
             report.say(&News::Released { name, held_ms, was_ours });
             was_ours || how.on_lost != OnLost::Kill
         }
         Err(error) => {
-            report.say(&News::NotReleased { name, error: Failure::from(error).message });
+            report.say(&News::NotReleased { name, error });
             true
         }
     }

@@ -11,7 +11,7 @@ use tenure::{Holder, LockInfo, Locks};
 use crate::clock;
 use crate::exit::{Failure, Result};
 use crate::look::{HolderJson, details, list, timestamp, who};
-use crate::out::print;
+use crate::out::{print, say};
 use crate::text::{Paint, json, printable};
 
 /// Follows until it is interrupted.
@@ -32,7 +32,7 @@ pub(crate) async fn watch(locks: &Locks, name: Option<&str>, interval: Duration,
                 before = now;
             }
             // What may pass is worth a line, and another look.
-            Err(error) if error.is_transient() => eprintln!("tenure: {}", Failure::from(error).message),
+            Err(error) if error.is_transient() => say(&format!("tenure: {}", Failure::from(error).message)),
             Err(error) => return Err(error.into()),
         }
         clock::sleep(interval).await;

@@ -191,3 +191,17 @@ fn the_default_store_is_in_the_users_state_folder() {
     assert_eq!(mode("tenure/locks.db"), 0o600);
     assert_eq!(text(&tenure(&["ls", "--json"]).stdout), "[]\n");
 }
+
+#[test]
+fn a_command_goes_on_when_nobody_reads_what_is_said_about_it() {
+    let store = Store::sqlite();
+    let go = store.path("go");
+    let script = format!("while [ ! -e '{}' ]; do sleep 0.01; done; exit 6", go.display());
+    let args = ["run", "-v", "x", "--", "sh", "-c", &script];
+    let mut running = Running::start(store.tenure(&args).stderr(Stdio::piped()));
+    support::eventually("it holds", || store.counts("x").0 == 1);
+    drop(running.child().stderr.take());
+    std::fs::write(&go, "").unwrap();
+    assert_eq!(running.code(), 6);
+    assert_eq!(store.counts("x"), (0, 0), "and the lock is released");
+}

@@ -39,7 +39,7 @@ fn signals_are_passed_on_to_the_command() {
 fn a_signal_reaches_the_commands_own_children() {
     let store = Store::sqlite();
     let file = store.path("grandchild");
-    let script = format!("sleep 60 & echo $! > '{}'; wait", file.display());
+    let script = format!("sleep 60 > /dev/null 2>&1 & echo $! > '{}'; wait", file.display());
     let running = store.start(&["run", "x", "--", "sh", "-c", &script]);
     let grandchild = number_in(&file);
     running.signal(Signal::TERM);
@@ -95,7 +95,7 @@ fn a_stop_past_the_hold_is_noticed_at_once_when_it_ends() {
     let store = Store::sqlite();
     let file = store.path("grandchild");
     // The shell ignores TERM, and so does its child.
-    let script = format!("trap '' TERM; sleep 60 & echo $! > '{}'; wait; sleep 60", file.display());
+    let script = format!("trap '' TERM; sleep 60 > /dev/null 2>&1 & echo $! > '{}'; wait; sleep 60", file.display());
     let running = store.start(&["run", "--ttl", "500ms", "--json", "x", "--", "sh", "-c", &script]);
     let grandchild = number_in(&file);
     running.signal(Signal::STOP);
@@ -113,17 +113,17 @@ fn a_stop_past_the_hold_is_noticed_at_once_when_it_ends() {
 #[test]
 fn a_short_stop_is_no_loss() {
     let store = Store::sqlite();
-    let done = store.path("done");
-    let script = format!("while [ ! -e '{}' ]; do sleep 0.02; done", done.display());
-    let mut command = store.tenure(&["run", "--ttl", "2s", "-v", "x", "--", "sh", "-c", &script]);
-    let running = Running::start(command.stderr(Stdio::piped()));
-    eventually("it holds", || store.counts("x").0 == 1);
-    for _ in 0..2 {
-        running.signal(Signal::STOP);
-        std::thread::sleep(Duration::from_millis(1_200));
-        running.signal(Signal::CONT);
-        std::thread::sleep(Duration::from_millis(300));
-    }
+    let (begun, done) = (store.path("begun"), store.path("done"));
+    let script = format!("touch '{}'; while [ ! -e '{}' ]; do sleep 0.02; done", begun.display(), done.display());
+    let args = ["run", "--ttl", "3s", "--grace", "1400ms", "-v", "x", "--", "sh", "-c", &script];
+    let running = Running::start(store.tenure(&args).stderr(Stdio::piped()));
+    wait_for_file(&begun);
+    // It is renewed after one second; of three, some one is left when it goes on, which is less than the grace.
+    std::thread::sleep(Duration::from_millis(1_800));
+    running.signal(Signal::STOP);
+    std::thread::sleep(Duration::from_millis(1_200));
+    running.signal(Signal::CONT);
+    std::thread::sleep(Duration::from_millis(300));
     std::fs::write(&done, "").unwrap();
     let output = running.output();
     assert_eq!(code(output.status), 0, "{output:?}");

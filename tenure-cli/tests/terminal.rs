@@ -32,9 +32,11 @@ fn shell(store: &Store, args: &[&str]) -> Pty {
 #[test]
 fn the_command_reads_from_the_terminal_and_ctrl_c_reaches_it() {
     let store = Store::sqlite();
-    let script =
-        "read line; echo \"got <$line>\"; trap 'echo caught; exit 7' INT; echo ready; while :; do sleep 0.02; done";
+    // Fields five and eight of that line are the process group and the foreground's.
+    let script = "set -- $(cat /proc/$$/stat); [ $5 = $8 ] && echo foreground; read line; echo \"got <$line>\"; \
+                  trap 'echo caught; exit 7' INT; echo ready; while :; do sleep 0.02; done";
     let mut pty = on_terminal(&store, &["run", "x", "--", "sh", "-c", script]);
+    pty.expect("foreground");
     pty.type_in("hello\n");
     pty.expect("got <hello>");
     pty.expect("ready");
@@ -181,4 +183,16 @@ fn break_asks() {
     pty.type_in("y\n");
     let (status, _) = pty.wait();
     assert_eq!((code(status), store.counts("x").0), (0, 0));
+}
+
+#[test]
+fn watch_redraws() {
+    let store = Store::sqlite();
+    let mut pty = on_terminal(&store, &["watch", "--interval", "50ms"]);
+    pty.expect("\x1b[H");
+    let _holder = store.hold(&["x", "--purpose", "to be seen"]);
+    pty.expect("(to be seen)");
+    pty.type_in("\x03");
+    let (status, _) = pty.wait();
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(2));
 }

@@ -14,54 +14,84 @@ use rustix::time::{ClockId, clock_gettime};
 use tenure::Key;
 use tenure::proto::{Acquire, Claim, ClaimId, Op, Outcome, Release};
 use tenure::store::{Redis, Store, redis_script};
+use testkit::bench::{Limit, figure};
 
 const RUNS: usize = 5;
 
 fn main() {
     let server = testkit::Redis::start();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime can be built");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(std::env::var("WORKERS").map_or(1, |w| w.parse().unwrap()))
+        .enable_all()
+        .build()
+        .expect("a runtime can be built");
     runtime.block_on(async {
+        if std::env::var("ONLY").is_ok() {
+            if std::env::var("PIN").is_ok() {
+                std::process::Command::new("taskset").args(["-cp", "0", &server.pid().to_string()]).output().unwrap();
+                std::process::Command::new("taskset")
+                    .args(["-acp", "1", &std::process::id().to_string()])
+                    .output()
+                    .unwrap();
+            }
+            let store = Redis::connect(&server.url()).await.unwrap();
+            let client = redis::Client::open(format!("{}?protocol=resp3", server.url())).unwrap();
+            let stock = client.get_multiplexed_async_connection().await.unwrap();
+            for side in 0..4 {
+                let side = std::env::var("SIDE").map_or(side, |s| s.parse().unwrap());
+                server.command(&["CONFIG", "RESETSTAT"]);
+                let c0 = server.cpu_micros();
+                let (store, stock) = (store.clone(), stock.clone());
+                let r = if side % 2 == 0 {
+                    run(128, 200, move |key, op| apply(store.clone(), key, op)).await
+                } else {
+                    run(128, 200, move |key, op| send(stock.clone(), key, op)).await
+                };
+                let info = server.command(&["INFO", "stats"]);
+                let f = |n: &str| info.lines().find_map(|l| l.strip_prefix(n)).unwrap().trim().to_string();
+                println!(
+                    "{side} pairs {} elapsed {:.0} cpu/pair {:.2} server cpu/pair {:.2} reads {} writes {} cmds {}",
+                    r.pairs,
+                    r.elapsed,
+                    r.cpu / r.pairs,
+                    (server.cpu_micros() - c0) as f64 / r.pairs,
+                    f("total_reads_processed:"),
+                    f("total_writes_processed:"),
+                    f("total_commands_processed:")
+                );
+            }
+            return;
+        }
         let store = Redis::connect(&server.url()).await.expect("the server can be connected to");
         let client = redis::Client::open(format!("{}?protocol=resp3", server.url())).expect("its address is a URL");
         let stock = client.get_multiplexed_async_connection().await.expect("the server can be connected to");
 
         let (ours, theirs) = compare(&store, &stock, 1, 8_000).await;
         let latency = |run: &Run| run.elapsed / run.pairs;
-        line(
-            "latency of a pair at 1 task",
+        let absolutes = format!("{:.1} against {:.1} µs", latency(&ours), latency(&theirs));
+        figure(
+            "collector: latency of a pair at 1 task",
             latency(&ours) / latency(&theirs),
-            "at most 1.15",
-            latency(&ours),
-            latency(&theirs),
-            "µs",
+            Limit::AtMost(1.15),
+            &absolutes,
         );
 
         let (ours, theirs) = compare(&store, &stock, 128, 400).await;
         let (rate, cpu) = (|run: &Run| run.pairs / run.elapsed * 1e6, |run: &Run| run.cpu / run.pairs);
-        line(
-            "throughput at 128 tasks",
-            rate(&ours) / rate(&theirs),
-            "at least 1.8",
-            rate(&ours),
-            rate(&theirs),
-            "pairs/s",
-        );
-        line(
-            "client CPU of a pair at 128 tasks",
+        let absolutes = format!("{:.1} against {:.1} pairs/s", rate(&ours), rate(&theirs));
+        figure("collector: throughput at 128 tasks", rate(&ours) / rate(&theirs), Limit::AtLeast(1.8), &absolutes);
+        let absolutes = format!("{:.1} against {:.1} µs", cpu(&ours), cpu(&theirs));
+        figure(
+            "collector: client CPU of a pair at 128 tasks",
             cpu(&ours) / cpu(&theirs),
-            "at most 0.4",
-            cpu(&ours),
-            cpu(&theirs),
-            "µs",
+            Limit::AtMost(0.4),
+            &absolutes,
         );
 
         let (ours, theirs) = compare(&store, &stock, 1_024, 40).await;
-        line("p99 of an operation at 1,024 tasks", ours.p99 / theirs.p99, "at most 0.25", ours.p99, theirs.p99, "µs");
+        let absolutes = format!("{:.1} against {:.1} µs", ours.p99, theirs.p99);
+        figure("collector: p99 of an operation at 1,024 tasks", ours.p99 / theirs.p99, Limit::AtMost(0.25), &absolutes);
     });
-}
-
-fn line(name: &str, ratio: f64, limit: &str, ours: f64, theirs: f64, unit: &str) {
-    println!("{name}: {ratio:.2} ({limit}) [{ours:.1} against {theirs:.1} {unit}]");
 }
 
 /// What one run took: microseconds, but for the pairs.
@@ -77,8 +107,9 @@ struct Run {
 async fn compare(store: &Redis, stock: &MultiplexedConnection, tasks: u32, pairs: u32) -> (Run, Run) {
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for _ in 0..RUNS {
-        ours.push(run(tasks, pairs, |key, op| apply(store.clone(), key, op)).await);
-        theirs.push(run(tasks, pairs, |key, op| send(stock.clone(), key, op)).await);
+        let (store, stock) = (store.clone(), stock.clone());
+        ours.push(run(tasks, pairs, move |key, op| apply(store.clone(), key, op)).await);
+        theirs.push(run(tasks, pairs, move |key, op| send(stock.clone(), key, op)).await);
     }
     (median(&ours), median(&theirs))
 }

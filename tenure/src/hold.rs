@@ -55,7 +55,7 @@ impl fmt::Display for Fence {
 pub enum HoldState {
     /// It is certain.
     Held,
-    /// A renewal failed; it is certain for [`Guard::remaining`].
+    /// A renewal failed; it is certain for [`Guard::remaining`](crate::Guard::remaining).
     Suspect,
     /// It is over.
     Lost,

@@ -1,4 +1,5 @@
-//! What a lock's [`Record`](super::Record) is made of: the claims that are in or wait, and the ids that may not come back.
+//! What a lock's [`Record`](super::Record) is made of: the claims that are in or wait, and the ids that may not come
+//! back.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};

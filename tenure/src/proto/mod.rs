@@ -28,8 +28,8 @@ pub use record::{At, Record};
 /// Every value up to the year 2255 is exact in a double, which is what Lua and JSON have for numbers.
 pub type Micros = u64;
 
-/// A duration in whole microseconds, as the rule adds it to a [`Micros`]: rounded up, so that only zero is none; capped so
-/// that sums stay exact in a double.
+/// A duration in whole microseconds, as the rule adds it to a [`Micros`]: rounded up, so that only zero is none; capped
+/// so that sums stay exact in a double.
 pub(crate) fn micros(duration: std::time::Duration) -> Micros {
     const YEAR: u128 = 366 * 24 * 3600 * 1_000_000;
     duration.as_nanos().div_ceil(1_000).min(YEAR) as Micros

@@ -13,10 +13,10 @@
 //! 2. *let in*: move the heads that now fit from the queue to the holders, and say whom to tell;
 //! 3. *answer* the operation itself.
 //!
-//! After step 2 the head does not fit, so nobody behind it does either: a newcomer enters only where the queue is empty.
-//! The one exception is an owner that is in already. It does not stand behind the queue, for it would wait for those who
-//! wait for it; if what it asks for does not fit yet (a reader that wants to write), its place is the front. A place that
-//! was taken before its owner was in moves up when it asks again.
+//! After step 2 the head does not fit, so nobody behind it does either: a newcomer enters only where the queue is
+//! empty. The one exception is an owner that is in already. It does not stand behind the queue, for it would wait for
+//! those who wait for it; if what it asks for does not fit yet (a reader that wants to write), its place is the front.
+//! A place that was taken before its owner was in moves up when it asks again.
 //!
 //! Claims of one owner do not exclude each other, so they count together as the largest of them.
 
@@ -117,12 +117,15 @@ impl Record {
         if now < self.alarm {
             return;
         }
+        let in_use = !self.is_empty();
         self.holders.retain(|entry| entry.until > now);
         self.queue.retain(|entry| entry.until > now);
         self.buried.retain(|grave| grave.until > now);
         let times = self.holders.iter().chain(&self.queue).map(|entry| entry.until);
         self.alarm = times.chain(self.buried.iter().map(|grave| grave.until)).min().unwrap_or(NEVER);
-        self.forget_soon_if_empty(now);
+        if in_use {
+            self.forget_soon_if_empty(now);
+        }
     }
 
     // -- 2. let in -----------------------------------------------------------------------------------------------
@@ -259,9 +262,8 @@ impl Record {
         if self.holders.iter().any(|entry| entry.id == op.id) {
             return self.extend(op.id, op.ttl, now);
         }
-        Outcome::Gone {
-            was: if self.queue.iter().any(|entry| entry.id == op.id) { Was::Waiting } else { Was::Unknown },
-        }
+        let waits = self.queue.iter().any(|entry| entry.id == op.id);
+        Outcome::Gone { was: if waits { Was::Waiting } else { Was::Unknown } }
     }
 
     fn release(&mut self, op: &Release, now: Micros) -> Outcome {

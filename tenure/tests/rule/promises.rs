@@ -1,10 +1,10 @@
 //! What must be true of every turn of every history, said without the rule: by counting, comparing and looking back.
 
-use tenure::proto::{Acquire, Claim, ClaimId, Entry, Grant, Op, Outcome, Owner, Record, Refusal, Was};
+use tenure::proto::{Acquire, At, ClaimId, Entry, Grant, Op, Outcome, Record, Refusal, Was};
 
-use super::history::{Turn, is_in};
+use crate::turn::{Turn, ahead, entrants, fits, fits_claim, is_empty, is_in, same_owner, untils, weight};
 
-pub type Kept = Result<(), String>;
+pub(crate) type Kept = Result<(), String>;
 
 macro_rules! must {
     ($holds:expr, $($otherwise:tt)+) => {
@@ -14,20 +14,20 @@ macro_rules! must {
     };
 }
 
-pub fn permits_never_exceed_the_limit(turn: &Turn<'_>) -> Kept {
+pub(crate) fn permits_never_exceed_the_limit(turn: &Turn<'_>) -> Kept {
     let (taken, limit) = (weight(&turn.after.holders), turn.after.limit);
     must!(taken <= u64::from(limit), "{taken} permits are taken out of {limit}");
     Ok(())
 }
 
-pub fn a_lock_lets_its_head_in_as_soon_as_it_fits(turn: &Turn<'_>) -> Kept {
+pub(crate) fn a_lock_lets_its_head_in_as_soon_as_it_fits(turn: &Turn<'_>) -> Kept {
     if let Some(head) = turn.after.queue.first() {
         must!(!fits(turn.after, &head.owner, head.permits), "the head is left waiting");
     }
     Ok(())
 }
 
-pub fn nobody_waits_in_vain(turn: &Turn<'_>) -> Kept {
+pub(crate) fn nobody_waits_in_vain(turn: &Turn<'_>) -> Kept {
     if let (Op::Acquire(asked), Outcome::Busy { .. }) = (turn.op, turn.outcome) {
         let all_ahead_are_in = ahead(turn.before, asked.id).next().is_none() || is_in(turn.before, &asked.owner);
         let may_enter = all_ahead_are_in && fits_claim(turn.before, asked);
@@ -36,14 +36,14 @@ pub fn nobody_waits_in_vain(turn: &Turn<'_>) -> Kept {
     Ok(())
 }
 
-pub fn the_dead_are_gone_wherever_they_stood(turn: &Turn<'_>) -> Kept {
+pub(crate) fn the_dead_are_gone_wherever_they_stood(turn: &Turn<'_>) -> Kept {
     for until in untils(turn.after) {
         must!(until > turn.now, "somebody stays whose time passed at {until}");
     }
     Ok(())
 }
 
-pub fn everything_has_an_expiry(turn: &Turn<'_>) -> Kept {
+pub(crate) fn everything_has_an_expiry(turn: &Turn<'_>) -> Kept {
     let Record { expires, alarm, .. } = *turn.after;
     for until in untils(turn.after) {
         must!(expires >= until, "the record may be forgotten at {expires}, before {until}");
@@ -52,16 +52,21 @@ pub fn everything_has_an_expiry(turn: &Turn<'_>) -> Kept {
     Ok(())
 }
 
-pub fn a_lock_is_remembered_for_a_while_and_then_forgotten(turn: &Turn<'_>) -> Kept {
+pub(crate) fn a_lock_is_remembered_for_a_while_and_then_forgotten(turn: &Turn<'_>) -> Kept {
     let (after, memory) = (turn.after, turn.past.memory);
     let last_time = |record: &Record| record.holders.iter().chain(&record.queue).map(|entry| entry.until).max();
     // Where a look finds it empty, time has emptied it, maybe long ago.
     let emptied = last_time(turn.found).map(|last| if turn.is_look { last } else { turn.now });
     if let Some(used) = last_time(after).or(emptied) {
-        let kept = after.expires >= used + memory || turn.now >= used + memory;
-        must!(kept, "it is forgotten at {}, and is in use until {used}", after.expires);
+        // A fence may be ahead of the clock, and must not come again when the clock gets there.
+        let kept = used.max(turn.found.fence.max(after.fence) + 1) + memory;
+        must!(after.expires >= kept || turn.now >= kept, "it is forgotten at {}, before {kept}", after.expires);
     }
     must!(after.fence >= turn.past.remembered, "the last fence was {}", turn.past.remembered);
+    if is_empty(turn.found) && is_empty(after) {
+        let graves = untils(after).max().unwrap_or_default();
+        must!(after.expires <= turn.found.expires.max(graves), "it is kept until {}, unused", after.expires);
+    }
     let earlier = if is_empty(after) { 0 } else { turn.past.until };
     let last = untils(after).chain([earlier, turn.past.latest]).max().unwrap_or_default();
     let enough = last.max(after.fence + 1) + memory;
@@ -69,7 +74,7 @@ pub fn a_lock_is_remembered_for_a_while_and_then_forgotten(turn: &Turn<'_>) -> K
     Ok(())
 }
 
-pub fn fences_rise_in_the_order_of_grants(turn: &Turn<'_>) -> Kept {
+pub(crate) fn fences_rise_in_the_order_of_grants(turn: &Turn<'_>) -> Kept {
     let mut last = turn.past.fence;
     for (entry, inside) in entrants(turn) {
         let own = || inside.iter().filter(|other| other.owner.is_some() && other.owner == entry.owner);
@@ -84,7 +89,7 @@ pub fn fences_rise_in_the_order_of_grants(turn: &Turn<'_>) -> Kept {
     Ok(())
 }
 
-pub fn nobody_overtakes_the_queue(turn: &Turn<'_>) -> Kept {
+pub(crate) fn nobody_overtakes_the_queue(turn: &Turn<'_>) -> Kept {
     for (entry, inside) in entrants(turn) {
         let comes_back = entry.id == turn.op.id() && inside.iter().any(|other| same_owner(other, &entry.owner));
         for other in ahead(turn.before, entry.id).filter(|_| !comes_back) {
@@ -95,7 +100,7 @@ pub fn nobody_overtakes_the_queue(turn: &Turn<'_>) -> Kept {
     Ok(())
 }
 
-pub fn a_place_keeps_its_turn(turn: &Turn<'_>) -> Kept {
+pub(crate) fn a_place_keeps_its_turn(turn: &Turn<'_>) -> Kept {
     let others = |record: &Record| -> Vec<ClaimId> {
         record.queue.iter().map(|place| place.id).filter(|id| *id != turn.op.id()).collect()
     };
@@ -111,7 +116,7 @@ pub fn a_place_keeps_its_turn(turn: &Turn<'_>) -> Kept {
     Ok(())
 }
 
-pub fn a_renewal_never_recreates(turn: &Turn<'_>) -> Kept {
+pub(crate) fn a_renewal_never_recreates(turn: &Turn<'_>) -> Kept {
     let Op::Renew(renew) = turn.op else { return Ok(()) };
     if turn.before.holders.iter().all(|holder| holder.id != renew.id) {
         let waits = turn.before.queue.iter().any(|place| place.id == renew.id);
@@ -122,7 +127,7 @@ pub fn a_renewal_never_recreates(turn: &Turn<'_>) -> Kept {
     Ok(())
 }
 
-pub fn an_operation_touches_no_other_claim(turn: &Turn<'_>) -> Kept {
+pub(crate) fn an_operation_touches_no_other_claim(turn: &Turn<'_>) -> Kept {
     let (before, after, own) = (turn.before, turn.after, turn.op.id());
     let mut ids: Vec<_> = after.holders.iter().chain(&after.queue).map(|entry| entry.id).collect();
     let named = ids.len();
@@ -145,7 +150,7 @@ pub fn an_operation_touches_no_other_claim(turn: &Turn<'_>) -> Kept {
     Ok(())
 }
 
-pub fn a_lease_is_never_shortened(turn: &Turn<'_>) -> Kept {
+pub(crate) fn a_lease_is_never_shortened(turn: &Turn<'_>) -> Kept {
     let own = |entry: &&Entry| entry.id == turn.op.id();
     let holds = turn.after.holders.iter().find(own);
     let waits = turn.after.queue.iter().find(own);
@@ -165,13 +170,13 @@ pub fn a_lease_is_never_shortened(turn: &Turn<'_>) -> Kept {
     Ok(())
 }
 
-pub fn the_same_operation_twice_is_once(turn: &Turn<'_>) -> Kept {
+pub(crate) fn the_same_operation_twice_is_once(turn: &Turn<'_>) -> Kept {
     let mut again = turn.after.clone();
     if again.expires <= turn.now {
         again = Record::default();
     }
     let once = again.clone();
-    let at = tenure::proto::At { now: turn.now, inbox: turn.inbox };
+    let at = At { now: turn.now, inbox: turn.inbox };
     let (reply, grants) = again.apply(turn.op, at);
     must!(again == once, "the second time the record became {again:#?}");
     must!(grants.is_empty(), "the second time {grants:?} were told");
@@ -185,7 +190,7 @@ pub fn the_same_operation_twice_is_once(turn: &Turn<'_>) -> Kept {
     Ok(())
 }
 
-pub fn a_grant_is_told_once_and_to_its_own_inbox(turn: &Turn<'_>) -> Kept {
+pub(crate) fn a_grant_is_told_once_and_to_its_own_inbox(turn: &Turn<'_>) -> Kept {
     let grants: Vec<_> = entrants(turn)
         .filter(|(entry, _)| entry.id != turn.op.id())
         .map(|(entry, _)| Grant { id: entry.id, fence: entry.fence, inbox: turn.past.inboxes[&entry.id].clone() })
@@ -194,7 +199,7 @@ pub fn a_grant_is_told_once_and_to_its_own_inbox(turn: &Turn<'_>) -> Kept {
     Ok(())
 }
 
-pub fn a_buried_id_never_comes_back(turn: &Turn<'_>) -> Kept {
+pub(crate) fn a_buried_id_never_comes_back(turn: &Turn<'_>) -> Kept {
     let buried = |id: &ClaimId| turn.past.buried.contains_key(id);
     for entry in turn.after.holders.iter().chain(&turn.after.queue) {
         must!(!buried(&entry.id), "{} came back", entry.id);
@@ -205,7 +210,7 @@ pub fn a_buried_id_never_comes_back(turn: &Turn<'_>) -> Kept {
     Ok(())
 }
 
-pub fn max_bounds_the_claims_of_an_owner(turn: &Turn<'_>) -> Kept {
+pub(crate) fn max_bounds_the_claims_of_an_owner(turn: &Turn<'_>) -> Kept {
     let Op::Acquire(Acquire { id, owner: owner @ Some(_), max, .. }) = turn.op else {
         must!(turn.outcome != Outcome::Refused(Refusal::Full), "nobody's claims are without number");
         return Ok(());
@@ -223,7 +228,7 @@ pub fn max_bounds_the_claims_of_an_owner(turn: &Turn<'_>) -> Kept {
     Ok(())
 }
 
-pub fn ahead_is_no_less_than_those_ahead(turn: &Turn<'_>) -> Kept {
+pub(crate) fn ahead_is_no_less_than_those_ahead(turn: &Turn<'_>) -> Kept {
     if let Outcome::Busy { ahead: told, .. } = turn.outcome {
         let before =
             if turn.after.queue.iter().any(|place| place.id == turn.op.id()) { turn.after } else { turn.before };
@@ -234,7 +239,7 @@ pub fn ahead_is_no_less_than_those_ahead(turn: &Turn<'_>) -> Kept {
     Ok(())
 }
 
-pub fn retry_in_is_never_after_somebodys_time(turn: &Turn<'_>) -> Kept {
+pub(crate) fn retry_in_is_never_after_somebodys_time(turn: &Turn<'_>) -> Kept {
     if let Outcome::Busy { retry_in, .. } = turn.outcome {
         must!(!retry_in.is_zero(), "it would ask in a loop");
         let retry_at = turn.now + retry_in.as_micros() as u64;
@@ -245,7 +250,7 @@ pub fn retry_in_is_never_after_somebodys_time(turn: &Turn<'_>) -> Kept {
 }
 
 /// Owners that are in and wait may wait for each other: there is one at most. Told so is only who would be the second.
-pub fn of_two_owners_inside_that_would_wait_one_is_refused(turn: &Turn<'_>) -> Kept {
+pub(crate) fn of_two_owners_inside_that_would_wait_one_is_refused(turn: &Turn<'_>) -> Kept {
     let told =
         |id| matches!(turn.outcome, Outcome::Busy { .. }) && id == turn.op.id() || turn.past.insiders.contains(&id);
     let inside = |place: &&Entry| told(place.id) && is_in(turn.after, &place.owner);
@@ -262,7 +267,7 @@ pub fn of_two_owners_inside_that_would_wait_one_is_refused(turn: &Turn<'_>) -> K
     Ok(())
 }
 
-pub fn only_the_living_set_the_limit(turn: &Turn<'_>) -> Kept {
+pub(crate) fn only_the_living_set_the_limit(turn: &Turn<'_>) -> Kept {
     let (before, after) = (turn.before, turn.after);
     for entry in after.holders.iter().chain(&after.queue) {
         must!(turn.past.limits[&entry.id] == after.limit, "{} was made with another limit", entry.id);
@@ -280,7 +285,7 @@ pub fn only_the_living_set_the_limit(turn: &Turn<'_>) -> Kept {
     Ok(())
 }
 
-pub fn the_answer_is_what_the_record_says(turn: &Turn<'_>) -> Kept {
+pub(crate) fn the_answer_is_what_the_record_says(turn: &Turn<'_>) -> Kept {
     let own = |entry: &&Entry| entry.id == turn.op.id();
     let holds = turn.after.holders.iter().find(own);
     let waits = turn.after.queue.iter().any(|place| place.id == turn.op.id());
@@ -309,73 +314,10 @@ pub fn the_answer_is_what_the_record_says(turn: &Turn<'_>) -> Kept {
     Ok(())
 }
 
-pub fn reading_shows_the_living_and_lets_nobody_in(turn: &Turn<'_>) -> Kept {
+pub(crate) fn reading_shows_the_living_and_lets_nobody_in(turn: &Turn<'_>) -> Kept {
     let seen = turn.found.clone().seen_at(turn.now);
     let as_found =
         (&seen.holders, &seen.queue, &seen.buried) == (&turn.before.holders, &turn.before.queue, &turn.before.buried);
     must!(as_found, "it shows {seen:#?}");
     Ok(())
-}
-
-/// Whoever is in after the turn and was not before, in the order of grants, each with those who were in at that moment.
-fn entrants<'a>(turn: &Turn<'a>) -> impl Iterator<Item = (&'a Entry, &'a [Entry])> + use<'a> {
-    let stayed =
-        turn.before.holders.iter().filter(|entry| turn.after.holders.iter().any(|now| now.id == entry.id)).count();
-    let holders = &turn.after.holders;
-    (stayed..holders.len()).map(move |n| (&holders[n], &holders[..n]))
-}
-
-/// Who stands ahead of that claim; of a newcomer, everyone who waits.
-fn ahead(record: &Record, id: ClaimId) -> impl Iterator<Item = &Entry> {
-    record.queue.iter().take_while(move |place| place.id != id)
-}
-
-fn untils(record: &Record) -> impl Iterator<Item = u64> {
-    let entries = record.holders.iter().chain(&record.queue).map(|entry| entry.until);
-    entries.chain(record.buried.iter().map(|grave| grave.until))
-}
-
-fn is_empty(record: &Record) -> bool {
-    record.holders.is_empty() && record.queue.is_empty()
-}
-
-fn same_owner(entry: &Entry, owner: &Option<Owner>) -> bool {
-    owner.is_some() && entry.owner == *owner
-}
-
-fn fits_claim(record: &Record, asked: &Acquire) -> bool {
-    fits(record, &asked.owner, asked.claim.permits()) || is_empty(record)
-}
-
-/// Whether the limit would still hold with that claim in.
-fn fits(record: &Record, owner: &Option<Owner>, permits: u32) -> bool {
-    let others: Vec<_> = record.holders.iter().filter(|holder| !same_owner(holder, owner)).cloned().collect();
-    let own = record.holders.iter().filter(|holder| same_owner(holder, owner)).map(|holder| holder.permits);
-    weight(&others) + u64::from(own.max().unwrap_or(0).max(permits)) <= u64::from(record.limit)
-}
-
-/// How many permits the holders have together: each owner as many as the largest of its claims.
-fn weight(holders: &[Entry]) -> u64 {
-    let counts = |n: &usize| {
-        let outweighs = |m: usize, other: &Entry| {
-            same_owner(other, &holders[*n].owner) && (other.permits, m) > (holders[*n].permits, *n)
-        };
-        !holders.iter().enumerate().any(|(m, other)| outweighs(m, other))
-    };
-    (0..holders.len()).filter(counts).map(|n| u64::from(holders[n].permits)).sum()
-}
-
-/// The answers that a history should come upon; see `every_answer_comes_up`.
-pub fn name_of(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Held { .. } => "held",
-        Outcome::Busy { .. } => "busy",
-        Outcome::Gone { was: Was::Holding } => "was holding",
-        Outcome::Gone { was: Was::Waiting } => "was waiting",
-        Outcome::Gone { was: Was::Unknown } => "was unknown",
-        Outcome::Refused(Refusal::Mismatch { .. }) => "mismatch",
-        Outcome::Refused(Refusal::Deadlock) => "deadlock",
-        Outcome::Refused(Refusal::Full) => "full",
-        Outcome::Refused(Refusal::Buried) => "buried",
-    }
 }

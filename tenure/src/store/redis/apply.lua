@@ -19,487 +19,428 @@
 -- A grave is an entry without permits; who waits has no fence; nobody's owner is the empty text. Times are microseconds,
 -- whole numbers below 2^53, and are never left to Lua to print.
 
-local MAGIC = 'tenure\1'
-local HEAD = '<c7BI8I8I8I8i8I4'             -- magic, entries, expires, alarm, memory, fence, ticket, limit
-local SUMS = '<I4I4I4I8i8I8'                -- holders, waiting, graves, the holders' weight, the head's ticket, last grave
-local ENTRY = '<I8I8I8i8c16I4I2c0I2c0I4c0'  -- since, until, fence, ticket; id, permits, owner, inbox, meta
-local HEAD_LENGTH = 52
-local MANY, FEW = 8, 4                      -- more than MANY entries become a crowd, and FEW are small again
+local MAGIC, HEAD = 'tenure\1', '<c7Bdddddd' -- magic, entries, alarm, memory, expires, fence, ticket, limit
+local SUMS = '<dddddd'                 -- holders, waiting, graves, the holders' weight, the head's ticket, the last grave
+local ENTRY = '<ddddc16dI2c0I4c0'      -- since, until, fence, ticket; id, permits, owner, rest: the inbox and the meta
+local HELD = '<c1ddddd'                -- H, now, fence, since, until, waiting
 local NEVER = 9007199254740991
+local BLANK = 'tenure\1\0\255\255\255\255\255\255?C\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0'
 local ACQUIRE, RENEW, RELEASE = 1, 2, 3
-local HOLDING, WAITING, UNKNOWN = 0, 1, 2
-local MISMATCH, DEADLOCK, FULL, BURIED = 0, 1, 2, 3
 
 local KEYS, ARGV, spread = KEYS, ARGV, unpack
 local call, pack, unpack, sub, format = redis.call, struct.pack, struct.unpack, string.sub, string.format
+local max = math.max
 local time = call('TIME')
 local now = time[1] * 1000000 + time[2]
 
-local function milliseconds(micros) return format('%d', (micros + 999) / 1000) end
+-- What lies under a key that is no string: nothing, or the header of a crowd and the claim's own entry, or something else.
+local function look(key, id)
+  local kind = call('TYPE', key).ok
+  if kind == 'hash' then return spread(call('HMGET', key, 'h', 'e' .. id)) end
+  return kind == 'none' and BLANK
+end
 
--- Puts a small record under its key, or nothing where its time has passed, and returns what lies there now.
-local function write(key, text, expires)
-  if expires <= now then
+-- -- the commonest cases, in short -----------------------------------------------------------------------------------
+--
+-- Somebody enters where nobody is; the only one in renews or leaves; one of a crowd renews. The rule's functions come
+-- later, for to make one costs as much as to call it. Where all went as it was asked, the time is the answer.
+
+local texts, answers, later, seen = call('MGET', spread(KEYS)), {}, nil, #KEYS > 1 and {}
+for i = 1, #KEYS do
+  local key, what, who, text, own = KEYS[i], ARGV[2 * i - 1], ARGV[2 * i], texts[i], nil
+  local op, span = unpack('<Bd', what)
+  local answer, after, magic, count, alarm, memory, expires, fence
+  local twice = seen and seen[key]
+  if not text and not twice then text, own = look(key, sub(who, 1, 16)) end
+  if text and #text >= #BLANK and not twice then
+    magic, count, alarm, memory, expires, fence = unpack('<c7Bdddd', text)
+  end
+  if magic ~= MAGIC then
+    -- Somebody else's, or changed further up.
+  elseif op == ACQUIRE and (count == 0 or expires <= now) then
+    local _, remember, most, limit = unpack('<dddd', what, 10)
+    if most > 0 then
+      local ticket, ends = unpack('<d', text, 41), now + span
+      if expires <= now then expires, fence, ticket = 0, 0, 0 end
+      fence = fence < now and now or fence + 1
+      if alarm > ends or alarm <= now or expires == 0 then alarm = ends end
+      expires = max(expires, max(ends, fence + 1) + remember)
+      answer = fence == now and now or pack(HELD, 'H', now, fence, now, ends, 0)
+      after = pack('<c7Bddddddddddc0', MAGIC, 1, alarm, remember, expires, fence, ticket, limit, now, ends, fence, ticket,
+        who)
+    end
+  elseif alarm > now and (own or count == 1 and sub(text, 89, 104) == who) then
+    local since, ends, token = unpack('<ddd', own or text, own and 1 or 57)
+    if op == RENEW and token > 0 then
+      ends = max(ends, now + span)
+      expires = max(expires, max(ends, fence + 1) + memory)
+      local head = pack('<c7Bddd', MAGIC, count, alarm, memory, expires)
+      answer = pack(HELD, 'H', now, token, since, ends, own and unpack('<d', text, 65) or 0)
+      if own then
+        call('HSET', key, 'h', head .. sub(text, 33), 'e' .. who, pack('<dd', since, ends) .. sub(own, 17))
+        call('PEXPIREAT', key, format('%d', (expires + 999) / 1000))
+      else
+        after = pack('<c32c24dd', head, sub(text, 33, 56), since, ends) .. sub(text, 73)
+      end
+    elseif op == RELEASE and count == 1 and span == 0 and token > 0 then
+      expires = max(now, fence + 1) + memory
+      answer, after = now, pack('<c7Bdddc24', MAGIC, 0, alarm, memory, expires, sub(text, 33, 56))
+    end
+  end
+  if seen then seen[key] = true end
+  if not answer then
+    later = later or {}
+    later[#later + 1] = { i = i, text = text, own = own, twice = twice }
+  elseif after and expires > now then
+    call('SET', key, after, 'PXAT', format('%d', (expires + 999) / 1000))
+  elseif after then
     call('DEL', key)
-    return false
   end
-  call('SET', key, text, 'PXAT', milliseconds(expires))
-  return text
+  answers[i] = answer
+end
+if not later then return #KEYS == 1 and answers[1] or answers end
+
+-- -- any operation on any record ---------------------------------------------------------------------------------------
+
+-- The record at hand. `e` holds entries by id, `q` ids by ticket, `o` lists of ids by owner: of a small record all, of a
+-- crowd as much as was read (`partial`), and `false` where there is certainly nothing. `changed` is what has to be
+-- written of a crowd; `room` says that somebody left, so that the head may fit.
+local r
+
+local function parse(text, at)
+  local since, ends, fence, ticket, id, permits, owner, rest, behind = struct.unpack(ENTRY, text, at)
+  return { since = since, ends = ends, fence = fence, ticket = ticket, id = id, permits = permits, owner = owner,
+    rest = rest }, behind
 end
 
-local function is_ours(text) return text and #text >= HEAD_LENGTH and sub(text, 1, 7) == MAGIC end
-
--- The commonest cases by themselves: somebody enters where nobody is, and the only one in renews or leaves. `false`:
--- this is none of them. Where all went as it was asked the answer is the time alone.
-local function in_short(text, op, span, what, who)
-  local entries, expires, alarm, memory, fence, ticket, limit, _ = 0, 0, NEVER, 0, 0, 0, 0
-  if text then _, entries, expires, alarm, memory, fence, ticket, limit = unpack(HEAD, text) end
-  if op == ACQUIRE then
-    local _, remembered, most, of = unpack('<I8I8I4I4', what, 10)
-    if entries > 0 or most == 0 then return false end
-    if expires <= now then
-      expires, alarm, fence, ticket = 0, NEVER, 0, 0
-    elseif alarm <= now then
-      expires, alarm = now + memory, NEVER
-    end
-    local ends = now + span
-    fence = fence < now and now or fence + 1
-    if ends < alarm then alarm = ends end
-    if ends + remembered > expires then expires = ends + remembered end
-    text = pack('<c7BI8I8I8I8i8I4I8I8I8i8c0', MAGIC, 1, expires, alarm, remembered, fence, ticket, of, now, ends, fence,
-      ticket, who)
-    return fence == now and now or pack('<BI8I8I8I8I4', 0, now, fence, now, ends, 0), text, expires
-  end
-  if entries ~= 1 or alarm <= now or sub(text, 85, 100) ~= who then return false end
-  local since, ends, token = unpack('<I8I8I8', text, HEAD_LENGTH + 1)
-  if token == 0 then return false end
-  if op == RELEASE then
-    if span > 0 then return false end
-    expires = now + memory
-    return now, pack(HEAD, MAGIC, 0, expires, alarm, memory, fence, ticket, limit), expires
-  end
-  if now + span > ends then ends = now + span end
-  if ends + memory > expires then expires = ends + memory end
-  text = pack(HEAD .. 'I8I8', MAGIC, 1, expires, alarm, memory, fence, ticket, limit, since, ends) .. sub(text, 69)
-  return pack('<BI8I8I8I8I4', 0, now, token, since, ends, 0), text, expires
+local function unwrap(kind, text)
+  if kind == 'e' then return (parse(text)) end
+  if kind == 'q' then return text end
+  local ids = {}
+  for id in string.gmatch(text, '................') do ids[#ids + 1] = id end
+  return ids
 end
 
--- Any operation on any record. Made when it is first needed.
-local function rule()
-  local min, max = math.min, math.max
-
-  -- The record at hand, as far as it has been read. In the tables, `false` says that there is certainly nothing.
-  local key, crowd, partial             -- whether it lies there as a hash, and whether there may be more of it unread
-  local expires, alarm, memory, fence, ticket, limit
-  local holders, waiting, graves, weight, head, tomb
-  local entries, places, owners         -- by id; ids by ticket; lists of ids by owner
-  local changed, dirty                  -- the fields of a crowd that are to be written; whether any entry is
-  local room                            -- whether somebody left, so that the head may fit
-  local grants
-
-  local function parse(text, at)
-    local e = { since = 0, ends = 0, fence = 0, ticket = 0, id = '', permits = 0, owner = '', inbox = '', meta = '' }
-    e.since, e.ends, e.fence, e.ticket, e.id, e.permits, e.owner, e.inbox, e.meta, at = unpack(ENTRY, text, at)
-    return e, at
+local function get(kind, name)
+  local known = r[kind][name]
+  if known == nil and r.partial then
+    local text = redis.call('HGET', r.key, kind .. name)
+    known = text and unwrap(kind, text)
+    r[kind][name] = known
   end
+  return known
+end
 
-  local function split(text)
-    local ids = {}
-    for at = 1, #text, 16 do ids[#ids + 1] = sub(text, at, at + 15) end
-    return ids
+local function set(kind, name, value)
+  r[kind][name], r.dirty = value, true
+  if r.crowd then r.changed[kind .. name] = value end
+end
+
+local function read_all()
+  local fields = r.partial and redis.call('HGETALL', r.key) or {}
+  for i = 1, #fields, 2 do
+    local kind, name = string.sub(fields[i], 1, 1), string.sub(fields[i], 2)
+    if kind == 'q' then name = tonumber(name) end
+    if kind ~= 'h' and r[kind][name] == nil then r[kind][name] = unwrap(kind, fields[i + 1]) end
   end
+  r.partial = false
+end
 
-  -- What has not been read of a crowd is read by the one of these that wants it.
+-- The largest claim of the owner's that is in, its latest token, and all its claims, in and waiting.
+local function standing(owner)
+  if owner == '' then return 0, 0 end
+  local permits, token, ids = 0, 0, get('o', owner) or {}
+  for i = 1, #ids do
+    local e = get('e', ids[i])
+    if e.fence > 0 then permits, token = math.max(permits, e.permits), math.max(token, e.fence) end
+  end
+  return permits, token, ids
+end
 
-  local function find(id)
-    if entries[id] == nil and partial then
-      local text = call('HGET', key, 'e' .. id)
-      entries[id] = text and parse(text)
+local function put(e)
+  local permits, _, ids = standing(e.owner)
+  set('e', e.id, e)
+  if e.owner ~= '' then
+    ids[#ids + 1] = e.id
+    set('o', e.owner, ids)
+  end
+  if e.permits == 0 then
+    r.graves, r.tomb = r.graves + 1, math.max(r.tomb, e.ends)
+  elseif e.fence == 0 then
+    if r.waiting == 0 or e.ticket < r.head then r.head = e.ticket end
+    r.waiting = r.waiting + 1
+    set('q', e.ticket, e.id)
+  else
+    r.holders, r.weight = r.holders + 1, r.weight + math.max(0, e.permits - permits)
+  end
+end
+
+local function leave(e)
+  set('e', e.id, false)
+  if e.owner ~= '' then
+    local left = {}
+    for _, id in ipairs(get('o', e.owner)) do
+      if id ~= e.id then left[#left + 1] = id end
     end
-    return entries[id]
+    set('o', e.owner, #left > 0 and left)
   end
-
-  local function place(number)
-    if places[number] == nil and partial then places[number] = call('HGET', key, format('q%d', number)) end
-    return places[number]
-  end
-
-  local function claims_of(owner)
-    if not owners[owner] then
-      local text = partial and owner ~= '' and call('HGET', key, owner)
-      owners[owner] = text and split(text) or {}
+  if e.permits == 0 then
+    r.graves = r.graves - 1
+  elseif e.fence == 0 then
+    r.waiting, r.room = r.waiting - 1, true
+    set('q', e.ticket, false)
+    if e.ticket == r.head and r.waiting > 0 then
+      repeat r.head = r.head + 1 until get('q', r.head)
     end
-    return owners[owner]
+  else
+    r.holders, r.weight, r.room = r.holders - 1, r.weight - math.max(0, e.permits - standing(e.owner)), true
   end
+end
 
-  local function read_all()
-    local fields = partial and call('HGETALL', key) or {}
-    for i = 1, #fields, 2 do
-      local field, value = fields[i], fields[i + 1]
-      local kind, name = sub(field, 1, 1), sub(field, 2)
-      if kind == 'e' and entries[name] == nil then entries[name] = parse(value) end
-      if kind == 'q' and places[tonumber(name)] == nil then places[tonumber(name)] = value end
-      if kind == 'o' and not owners[field] then owners[field] = split(value) end
-    end
-    partial = false
+-- Until when the last fence is remembered if the lock is last used then.
+local function remembered_after(last) return math.max(last, r.fence + 1) + r.memory end
+
+-- Notes that a claim's time passes then.
+local function expect(ends)
+  r.alarm, r.expires = math.min(r.alarm, ends), math.max(r.expires, remembered_after(ends))
+end
+
+local function forget_soon_if_empty()
+  if r.holders == 0 and r.waiting == 0 then r.expires = math.max(r.tomb, remembered_after(now)) end
+end
+
+-- -- 1. sweep ----------------------------------------------------------------------------------------------------------
+
+local function sweep()
+  if now < r.alarm then return end
+  read_all()
+  local in_use = r.holders + r.waiting > 0
+  r.alarm = NEVER
+  for _, e in pairs(r.e) do
+    if e and e.ends <= now then leave(e) elseif e then r.alarm = math.min(r.alarm, e.ends) end
   end
+  if in_use then forget_soon_if_empty() end
+end
 
-  -- The largest claim of the owner's that is in, and its latest token; zero where it is not in.
-  local function standing(owner)
-    local permits, token = 0, 0
-    for _, id in ipairs(claims_of(owner)) do
-      local e = find(id)
-      if e.fence > 0 then permits, token = max(permits, e.permits), max(token, e.fence) end
-    end
-    return permits, token
+-- -- 2. let in ---------------------------------------------------------------------------------------------------------
+
+-- Puts a claim among the holders, under a token of its own, or of its owner's where it asks for nothing new.
+local function enter(e)
+  local permits, token = standing(e.owner)
+  if permits < e.permits then
+    token = math.max(r.fence + 1, now)
+    r.fence = token
   end
+  e.fence = token
+  expect(e.ends)
+  put(e)
+end
 
-  -- -- who comes and who goes ------------------------------------------------------------------------------------
-
-  local function note(field, name, value)
-    dirty = true
-    if crowd then changed[field .. name] = value end
+-- Where nobody left, the head fits no better than it did.
+local function let_in(grants)
+  while r.room and r.waiting > 0 do
+    local e = get('e', get('q', r.head))
+    if r.weight - standing(e.owner) + e.permits > r.limit then break end
+    leave(e)
+    e.since = now
+    enter(e)
+    grants[#grants + 1] = e
   end
+  r.room = false
+end
 
-  local function put(e)
-    entries[e.id] = e
-    note('e', e.id, e)
-    if e.permits == 0 then
-      graves, tomb = graves + 1, max(tomb, e.ends)
-    elseif e.fence == 0 then
-      if waiting == 0 or e.ticket < head then head = e.ticket end
-      waiting, places[e.ticket] = waiting + 1, e.id
-      note('q', format('%d', e.ticket), e.id)
-    else
-      holders, weight = holders + 1, weight + max(0, e.permits - standing(e.owner))
-    end
-    if e.owner ~= '' then
-      local ids = claims_of(e.owner)
-      ids[#ids + 1] = e.id
-      note('', e.owner, ids)
-    end
+-- -- 3. answer ---------------------------------------------------------------------------------------------------------
+
+local function held(e) return struct.pack(HELD, 'H', now, e.fence, e.since, e.ends, r.waiting) end
+local function gone(was) return struct.pack('<c1dc1', 'G', now, was) end
+local function refused(why) return struct.pack('<c1dc1d', 'R', now, why, r.limit) end
+
+local function busy(ticket)
+  local ahead = r.waiting > 0 and math.max(0, ticket - r.head) or 0
+  return struct.pack('<c1ddd', 'B', now, ahead, math.max(0, r.alarm - now))
+end
+
+local function extend(e, ttl)
+  e.ends = math.max(e.ends, now + ttl)
+  expect(e.ends)
+  set('e', e.id, e)
+  return held(e)
+end
+
+local function wait(e, old, is_in, patience, memory)
+  local head = is_in and r.waiting > 0 and get('e', get('q', r.head))
+  if head and head.owner ~= e.owner and standing(head.owner) > 0 then
+    if old then leave(old) end
+    return refused('d') -- deadlock
   end
-
-  local function leave(e)
-    entries[e.id] = false
-    note('e', e.id, false)
-    if e.owner ~= '' then
-      local ids = claims_of(e.owner)
-      for i = 1, #ids do
-        if ids[i] == e.id then
-          table.remove(ids, i)
-          break
-        end
-      end
-      note('', e.owner, #ids > 0 and ids)
-    end
-    if e.permits == 0 then
-      graves = graves - 1
-    elseif e.fence == 0 then
-      waiting, places[e.ticket], room = waiting - 1, false, true
-      note('q', format('%d', e.ticket), false)
-      if e.ticket == head and waiting > 0 then
-        repeat head = head + 1 until place(head)
-      end
-    else
-      holders, weight, room = holders - 1, weight - max(0, e.permits - standing(e.owner)), true
-    end
+  if patience == 0 then
+    if old then leave(old) end
+    return busy(old and old.ticket or r.ticket + 1)
   end
-
-  -- Notes that somebody's time passes then.
-  local function expect(ends)
-    alarm, expires = min(alarm, ends), max(expires, ends + memory)
+  r.memory = memory
+  expect(now + patience)
+  if old and (not is_in or head.owner == e.owner) then
+    -- The rest begins with the inbox and its length.
+    local new, known = struct.unpack('<I2', e.rest), struct.unpack('<I2', old.rest)
+    old.rest = string.sub(e.rest, 1, 2 + new) .. string.sub(old.rest, 3 + known)
+    old.ends = math.max(old.ends, now + patience)
+    set('e', old.id, old)
+    return busy(old.ticket)
   end
+  -- An owner that is in stands at the front, everyone else at the back.
+  if old then leave(old) end
+  e.since, e.ends = old and old.since or now, math.max(old and old.ends or 0, now + patience)
+  e.ticket = is_in and r.waiting > 0 and r.head - 1 or r.ticket + 1
+  r.ticket = math.max(r.ticket, e.ticket)
+  put(e)
+  return busy(e.ticket)
+end
 
-  local function is_empty() return holders == 0 and waiting == 0 end
-
-  local function forget_soon_if_empty()
-    if is_empty() then expires = max(tomb, now + memory) end
+local function acquire(who, ttl, patience, memory, most, limit)
+  local id, permits, owner, rest = struct.unpack('<c16dI2c0I4c0', who)
+  local e = { since = now, ends = now + ttl, fence = 0, ticket = r.ticket, id = id, permits = permits, owner = owner,
+    rest = rest }
+  local old = get('e', id)
+  if old and old.permits == 0 then return refused('b') end -- buried
+  if old and old.fence > 0 then
+    r.memory = memory
+    return extend(old, ttl)
   end
+  local is_empty = r.holders == 0 and r.waiting == 0
+  if not is_empty and r.limit ~= limit then return refused('m') end -- mismatch
+  local mine, _, ids = standing(owner)
+  if not old and owner ~= '' and #ids >= most then return refused('f') end -- full
 
-  -- -- 1. sweep --------------------------------------------------------------------------------------------------
-
-  local function sweep()
-    if now < alarm then return end
-    read_all()
-    alarm = NEVER
-    for _, e in pairs(entries) do
-      if e and e.ends <= now then leave(e) elseif e then alarm = min(alarm, e.ends) end
-    end
-    forget_soon_if_empty()
-  end
-
-  -- -- 2. let in -------------------------------------------------------------------------------------------------
-
-  -- Whether a claim fits beside everyone in. Callers see to everyone ahead.
-  local function fits(owner, permits) return weight - standing(owner) + permits <= limit end
-
-  -- Puts a claim among the holders, under a token of its own, or of its owner's where it asks for nothing new.
-  local function enter(e)
-    local permits, token = standing(e.owner)
-    if permits < e.permits then
-      fence = max(fence + 1, now)
-      token = fence
-    end
-    e.fence = token
-    expect(e.ends)
-    put(e)
-  end
-
-  -- Where nobody left, the head fits no better than it did.
-  local function let_in()
-    while room and waiting > 0 do
-      local e = find(place(head))
-      if not fits(e.owner, e.permits) then break end
-      leave(e)
-      e.since = now
-      enter(e)
-      grants[#grants + 1] = e
-    end
-    room = false
-  end
-
-  -- -- 3. answer -------------------------------------------------------------------------------------------------
-
-  local function held(e) return pack('<BI8I8I8I8I4', 0, now, e.fence, e.since, e.ends, waiting) end
-  local function gone(was) return pack('<BI8B', 2, now, was) end
-  local function refused(why, what) return pack('<BI8BI4', 3, now, why, what or 0) end
-
-  local function busy(number)
-    local ahead = waiting > 0 and max(0, number - head) or 0
-    return pack('<BI8I4I8', 1, now, ahead, max(0, alarm - now))
-  end
-
-  local function extend(e, ttl)
-    e.ends = max(e.ends, now + ttl)
-    expect(e.ends)
-    note('e', e.id, e)
+  local is_in = mine > 0
+  if is_empty then r.limit = limit end
+  if (is_in or r.waiting == 0) and r.weight - mine + permits <= limit then
+    r.memory = memory
+    if old then leave(old) end
+    enter(e)
     return held(e)
   end
+  return wait(e, old, is_in, patience, memory)
+end
 
-  local function wait(e, old, is_in, patience, remembered)
-    local ahead = waiting > 0 and find(place(head))
-    if is_in and ahead and ahead.owner ~= e.owner and standing(ahead.owner) > 0 then
-      if old then leave(old) end
-      return refused(DEADLOCK)
-    end
-    if patience == 0 then
-      local answer = busy(old and old.ticket or ticket + 1)
-      if old then
-        leave(old)
-        forget_soon_if_empty()
-      end
-      return answer
-    end
-    memory = remembered
-    e.ends = now + patience
-    expect(e.ends)
-    if old and (not is_in or ahead.owner == e.owner) then
-      old.ends, old.inbox = max(old.ends, e.ends), e.inbox
-      note('e', old.id, old)
-      return busy(old.ticket)
-    end
-    -- An owner that is in stands at the front, everyone else at the back.
-    if old then
-      e.since = old.since
-      leave(old)
-    end
-    e.ticket = is_in and waiting > 0 and head - 1 or ticket + 1
-    ticket = max(ticket, e.ticket)
+local function renew(id, ttl)
+  local e = get('e', id)
+  if e and e.fence > 0 then return extend(e, ttl) end
+  return gone(e and e.permits > 0 and 'w' or 'u')
+end
+
+local function release(id, bury)
+  local e, was = get('e', id), 'u' -- unknown
+  local grave = e and e.permits == 0 and e
+  if e and not grave then
+    was = e.fence > 0 and 'h' or 'w' -- holding, waiting
+    leave(e)
+  end
+  if bury > 0 then
+    local ends = now + bury
+    if grave then leave(grave) end
+    put({ since = 0, ends = math.max(ends, grave and grave.ends or 0), fence = 0, ticket = 0, id = id, permits = 0,
+      owner = '', rest = '\0\0' })
+    r.alarm, r.expires = math.min(r.alarm, ends), math.max(r.expires, ends)
+  end
+  if was ~= 'u' then forget_soon_if_empty() end
+  return gone(was)
+end
+
+-- -- the record under its key --------------------------------------------------------------------------------------------
+
+local function wrap(kind, value)
+  if kind == 'q' then return value end
+  if kind == 'o' then return table.concat(value) end
+  return struct.pack(ENTRY, value.since, value.ends, value.fence, value.ticket, value.id, value.permits, #value.owner,
+    value.owner, #value.rest, value.rest)
+end
+
+local function load(key, text, own, id)
+  r = { key = key, crowd = own ~= nil, partial = own ~= nil, changed = {}, dirty = false, room = false,
+    e = {}, q = {}, o = {}, expires = 0, alarm = 0, memory = 0, fence = 0, ticket = 0, limit = 0,
+    holders = 0, waiting = 0, graves = 0, weight = 0, head = 0, tomb = 0 }
+  local at, e, _ = #BLANK + 1, nil, nil
+  _, _, r.alarm, r.memory, r.expires, r.fence, r.ticket, r.limit = struct.unpack(HEAD, text)
+  if r.crowd then
+    r.holders, r.waiting, r.graves, r.weight, r.head, r.tomb = struct.unpack(SUMS, text, at)
+    r.e[id] = own and parse(own)
+  end
+  while not r.crowd and at <= #text do
+    e, at = parse(text, at)
     put(e)
-    return busy(e.ticket)
   end
+  r.dirty = false
+end
 
-  local function acquire(e, ttl, patience, remembered, most, of)
-    local old = find(e.id)
-    if old and old.permits == 0 then return refused(BURIED) end
-    if old and old.fence > 0 then
-      memory = remembered
-      return extend(old, ttl)
-    end
-    if not is_empty() and limit ~= of then return refused(MISMATCH, limit) end
-    if not old and e.owner ~= '' and #claims_of(e.owner) >= most then return refused(FULL) end
-
-    local is_in = standing(e.owner) > 0
-    if is_empty() then limit = of end
-    if (is_in or waiting == 0) and fits(e.owner, e.permits) then
-      memory = remembered
-      if old then leave(old) end
-      enter(e)
-      return held(e)
-    end
-    return wait(e, old, is_in, patience, remembered)
-  end
-
-  local function renew(id, ttl)
-    local e = find(id)
-    if e and e.fence > 0 then return extend(e, ttl) end
-    return gone(e and e.permits > 0 and WAITING or UNKNOWN)
-  end
-
-  local function release(id, bury)
-    local e, was = find(id), UNKNOWN
-    local buried = e and e.permits == 0
-    if e and not buried then
-      was = e.fence > 0 and HOLDING or WAITING
-      leave(e)
-    end
-    if bury > 0 and not buried then
-      put(parse(pack(ENTRY, 0, now + bury, 0, 0, id, 0, 0, '', 0, '', 0, '')))
-      expect(now + bury)
-    end
-    if was ~= UNKNOWN then forget_soon_if_empty() end
-    return gone(was)
-  end
-
-  -- -- the record under its key ------------------------------------------------------------------------------------
-
-  local function clear()
-    crowd, partial, dirty, room = false, false, false, false
-    expires, alarm, memory, fence, ticket, limit = 0, NEVER, 0, 0, 0, 0
-    holders, waiting, graves, weight, head, tomb = 0, 0, 0, 0, 0, 0
-    entries, places, owners, changed = {}, {}, {}, {}
-  end
-
-  -- Reads a record, of a crowd only what the claim needs, and says how its header reads.
-  local function load(text, id)
-    clear()
-    if not text then return '' end
-    local header, at, e = text, HEAD_LENGTH + 1, nil
-    if text == true then
-      local fields = call('HMGET', key, 'h', 'e' .. id)
-      header, entries[id] = fields[1], fields[2] and parse(fields[2])
-      if not is_ours(header) then return nil end
-      holders, waiting, graves, weight, head, tomb = unpack(SUMS, header, at)
-      crowd, partial = true, true
-    end
-    local _
-    _, _, expires, alarm, memory, fence, ticket, limit = unpack(HEAD, header)
-    while not crowd and at <= #text do
-      e, at = parse(text, at)
-      put(e)
-    end
-    dirty = false
-    if expires <= now then clear() end
-    return crowd and header or sub(header, 1, HEAD_LENGTH)
-  end
-
-  local function pack_field(value)
-    if type(value) == 'string' then return value end
-    if not value.id then return table.concat(value) end
-    return pack(ENTRY, value.since, value.ends, value.fence, value.ticket, value.id, value.permits, #value.owner,
-      value.owner, #value.inbox, value.inbox, #value.meta, value.meta)
-  end
-
-  local function pack_head(count)
-    return pack(HEAD, MAGIC, count, expires, alarm, memory, fence, ticket, limit)
-  end
-
-  local function save_small(before, text)
-    read_all()
-    local parts = { pack_head(holders + waiting + graves) }
-    if parts[1] == before and not dirty then return text end
-    for _, e in pairs(entries) do
-      if e then parts[#parts + 1] = pack_field(e) end
-    end
-    return write(key, table.concat(parts), expires)
-  end
-
-  local function send(command, words)
-    for from = 1, #words, 1000 do call(command, key, spread(words, from, min(from + 999, #words))) end
-  end
-
-  local function save_crowd(before)
-    local header = pack_head(0) .. pack(SUMS, holders, waiting, graves, weight, head, tomb)
-    if header == before and not dirty then return end
-    if not crowd then
-      call('DEL', key)
-      for id, e in pairs(entries) do changed['e' .. id] = e or nil end
-      for number, id in pairs(places) do changed[format('q%d', number)] = id or nil end
-      for owner, ids in pairs(owners) do changed[owner] = #ids > 0 and ids or nil end
-    end
-    local set, del = { 'h', header }, {}
-    for field, value in pairs(changed) do
-      if value then
-        set[#set + 1], set[#set + 2] = field, pack_field(value)
-      else
-        del[#del + 1] = field
-      end
-    end
-    send('HSET', set)
-    send('HDEL', del)
-    call('PEXPIREAT', key, milliseconds(expires))
-  end
-
-  -- The one place that pushes. A push is a courtesy, and must not fail what has been written.
-  local function publish(first, id)
-    for i, e in ipairs(grants) do
-      -- Who asks needs no telling, least of all one that has just left.
-      if e.inbox ~= '' and (i > first or e.id ~= id) then
-        redis.pcall('PUBLISH', e.inbox, pack('<c16I8', e.id, e.fence))
-      end
+-- Writes what changed of a crowd, or all of it where it was small so far; `head` is its header.
+local function save_crowd(head)
+  if not r.crowd then
+    redis.call('DEL', r.key)
+    for kind in string.gmatch('eqo', '.') do
+      for name, value in pairs(r[kind]) do r.changed[kind .. name] = value or nil end
     end
   end
+  local set, del = { 'h', head }, {}
+  for field, value in pairs(r.changed) do
+    if value then
+      set[#set + 1], set[#set + 2] = field, wrap(string.sub(field, 1, 1), value)
+    else
+      del[#del + 1] = field
+    end
+  end
+  -- As many at a time as Lua can pass on.
+  for at = 1, #set, 1000 do redis.call('HSET', r.key, spread(set, at, math.min(at + 999, #set))) end
+  for at = 1, #del, 1000 do redis.call('HDEL', r.key, spread(del, at, math.min(at + 999, #del))) end
+  redis.call('PEXPIREAT', r.key, string.format('%d', (r.expires + 999) / 1000))
+end
 
-  return function(at, text, op, span, what, who)
-    key, grants = at, {}
-    local id = sub(who, 1, 16)
-    local before = load(text, id)
-    if not before then return nil end
+local function save_small(head)
+  if r.expires <= now then return redis.call('DEL', r.key) end
+  read_all()
+  local parts = { head }
+  for _, e in pairs(r.e) do
+    if e then parts[#parts + 1] = wrap('e', e) end
+  end
+  redis.call('SET', r.key, table.concat(parts), 'PXAT', string.format('%d', (r.expires + 999) / 1000))
+end
+
+-- More than 8 entries become a crowd, and 4 are small again.
+local function save(text)
+  local count = r.holders + r.waiting + r.graves
+  local many = count > (r.crowd and 4 or 8)
+  local head = struct.pack(HEAD, 'tenure\1', many and 255 or count, r.alarm, r.memory, r.expires, r.fence, r.ticket, r.limit)
+  if many then head = head .. struct.pack(SUMS, r.holders, r.waiting, r.graves, r.weight, r.head, r.tomb) end
+  if not r.dirty and head == string.sub(text, 1, #head) then return end
+  if many then save_crowd(head) else save_small(head) end
+end
+
+for _, it in ipairs(later) do
+  local key, what, who, text, own = KEYS[it.i], ARGV[2 * it.i - 1], ARGV[2 * it.i], it.text, it.own
+  local id, grants = sub(who, 1, 16), {}
+  if it.twice then text, own = call('MGET', key)[1], nil end
+  if not text then text, own = look(key, id) end
+  if not text or #text < #BLANK or sub(text, 1, 7) ~= MAGIC then
+    answers[it.i] = redis.error_reply('TENUREFOREIGN what lies under the key is no lock record of a version known here')
+  else
+    if unpack('<d', text, 25) <= now then text, own = BLANK, nil end
+    load(key, text, own, id)
     sweep()
-    let_in()
-    local early, answer = #grants, nil
+    let_in(grants)
+    local early, op, span = #grants, unpack('<Bd', what)
     if op == ACQUIRE then
-      answer = acquire(parse(pack('<I8I8I8i8', now, now + span, 0, ticket) .. who), span, unpack('<I8I8I4I4', what, 10))
+      answers[it.i] = acquire(who, span, unpack('<dddd', what, 10))
     elseif op == RENEW then
-      answer = renew(id, span)
+      answers[it.i] = renew(id, span)
     else
-      answer = release(id, span)
+      answers[it.i] = release(id, span)
     end
-    let_in()
-    if expires > now and holders + waiting + graves > (crowd and FEW or MANY) then
-      save_crowd(before)
-      text = true
-    elseif expires > now or text then
-      text = save_small(before, text)
+    let_in(grants)
+    save(text)
+    -- A push is a courtesy, and must not fail what has been written. Who asks needs no telling.
+    for n, e in ipairs(grants) do
+      local inbox = unpack('<I2c0', e.rest)
+      if inbox ~= '' and (n > early or e.id ~= id) then redis.pcall('PUBLISH', inbox, pack('<c16d', e.id, e.fence)) end
     end
-    publish(early, id)
-    return answer, text
   end
 end
-
--- -- each operation --------------------------------------------------------------------------------------------------
-
-local foreign = { err = 'TENUREFOREIGN what lies under the key is no lock record of a version known here' }
-
--- What lies there: the text of a small record, `true` for a crowd, `false` for nothing; `nil` is not ours.
-local function kind_of(key)
-  local kind = call('TYPE', key).ok
-  if kind == 'none' then return false end
-  return kind == 'hash' or nil
-end
-
-local texts, latest, answers, any = call('MGET', spread(KEYS)), {}, {}, nil
-for i = 1, #KEYS do
-  local key, what, who = KEYS[i], ARGV[2 * i - 1], ARGV[2 * i]
-  local text, answer = latest[key], nil
-  if text == nil then
-    text = texts[i] or kind_of(key)
-    if text and text ~= true and not is_ours(text) then text = nil end
-  end
-  if text ~= nil then
-    local op, span = unpack('<BI8', what)
-    local value, expires
-    if text ~= true then answer, value, expires = in_short(text, op, span, what, who) end
-    if answer then
-      value = write(key, value, expires)
-    else
-      any = any or rule()
-      answer, value = any(key, text, op, span, what, who)
-    end
-    latest[key] = value
-  end
-  answers[i] = answer or foreign
-end
-if #KEYS == 1 then return answers[1] end
-return answers
+return #KEYS == 1 and answers[1] or answers

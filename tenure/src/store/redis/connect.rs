@@ -66,10 +66,11 @@ pub(super) async fn probe(transport: &impl Transport, server: &str, keys: &Keys,
 
 fn needed(key: &str, inbox: &str) -> Vec<String> {
     let of_keys = ["MGET", "TYPE", "HGETALL", "DEL"].map(|command| format!("{command} {key}"));
-    let with_values = [format!("SET {key} -"), format!("EVALSHA_RO - 1 {key}")];
+    let of_fields = ["HGET", "HMGET", "HDEL", "PEXPIREAT"].map(|command| format!("{command} {key} 0"));
+    let with_values = [format!("SET {key} -"), format!("HSET {key} - -"), format!("EVALSHA_RO - 1 {key}")];
     let of_none =
         ["TIME".into(), "PING".into(), "SCAN 0".into(), format!("PUBLISH {inbox} -"), format!("SUBSCRIBE {inbox}")];
-    of_keys.into_iter().chain(with_values).chain(of_none).collect()
+    of_keys.into_iter().chain(of_fields).chain(with_values).chain(of_none).collect()
 }
 
 fn version(server: &str, hello: Value) -> Result<()> {

@@ -62,7 +62,7 @@ use transport::Link;
 ///
 /// ```text
 /// ACL SETUSER locks on >password ~tenure:* &tenure:inbox:* +evalsha +evalsha_ro +script|load +publish +subscribe
-///     +scan +ping +time +mget +set +del +type +hgetall
+///     +scan +ping +time +mget +set +del +type +pexpireat +hget +hmget +hgetall +hset +hdel
 /// ```
 ///
 /// # What to know

@@ -11,7 +11,8 @@ use redis::{Cmd, Value};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::{
-    Acquire, ClaimId, Entry, Grant, Grave, Inbox, Micros, Op, Outcome, Owner, Record, Refusal, Reply, Was, micros,
+    Acquire, ClaimId, Entry, Grant, Grave, Inbox, Micros, NEVER, Op, Outcome, Owner, Record, Refusal, Reply, Was,
+    micros,
 };
 use crate::store::Seen;
 
@@ -67,33 +68,36 @@ pub fn batch(calls: &[(&[u8], &Op)], inbox: &str) -> Cmd {
 
 fn timed(kind: u8, span: Duration) -> Vec<u8> {
     let mut bytes = vec![kind];
-    bytes.extend(micros(span).to_le_bytes());
+    bytes.extend(double(micros(span)));
     bytes
 }
 
 fn acquisition(op: &Acquire) -> Vec<u8> {
     let mut bytes = timed(1, op.ttl);
-    bytes.extend(micros(op.patience).to_le_bytes());
-    bytes.extend(micros(op.memory).to_le_bytes());
     let max = if op.owner.is_some() { op.max } else { 1 };
-    bytes.extend(max.to_le_bytes());
-    bytes.extend(op.claim.limit().to_le_bytes());
+    let rest = [micros(op.patience), micros(op.memory), max.into(), op.claim.limit().into()];
+    bytes.extend(rest.into_iter().flat_map(double));
     bytes
 }
 
 /// The part of an entry that the claim brings along, as it is stored.
 fn claim(op: &Acquire, inbox: &str) -> Vec<u8> {
     let mut bytes = op.id.as_bytes().to_vec();
-    bytes.extend(op.claim.permits().to_le_bytes());
+    bytes.extend(double(op.claim.permits().into()));
     // An owner may have an empty name: nobody is empty, and everybody has a letter before the name.
     let owner = op.owner.as_ref().map_or_else(String::new, |owner| format!("o{owner}"));
     bytes.extend((owner.len() as u16).to_le_bytes());
     bytes.extend(owner.as_bytes());
+    bytes.extend((2 + inbox.len() as u32 + op.meta.len() as u32).to_le_bytes());
     bytes.extend((inbox.len() as u16).to_le_bytes());
     bytes.extend(inbox.as_bytes());
-    bytes.extend((op.meta.len() as u32).to_le_bytes());
     bytes.extend(&op.meta);
     bytes
+}
+
+/// A number as Lua has it.
+fn double(number: u64) -> [u8; 8] {
+    (number as f64).to_le_bytes()
 }
 
 /// The answer to [`command`].
@@ -136,29 +140,35 @@ fn as_asked(op: &Op, now: Micros) -> Outcome {
     }
 }
 
-fn packed(mut bytes: &[u8]) -> Option<(Outcome, Micros)> {
+fn packed(bytes: &[u8]) -> Option<(Outcome, Micros)> {
+    let mut bytes = Bytes::copy_from_slice(bytes);
     let kind = bytes.try_get_u8().ok()?;
-    let now = bytes.try_get_u64_le().ok()?;
+    let now = number(&mut bytes)?;
     let outcome = match kind {
-        0 => Outcome::Held {
-            fence: bytes.try_get_u64_le().ok()?,
-            since: bytes.try_get_u64_le().ok()?,
-            until: bytes.try_get_u64_le().ok()?,
-            waiting: bytes.try_get_u32_le().ok()?,
+        b'H' => Outcome::Held {
+            fence: number(&mut bytes)?,
+            since: number(&mut bytes)?,
+            until: number(&mut bytes)?,
+            waiting: number(&mut bytes)? as u32,
         },
-        1 => Outcome::Busy {
-            ahead: bytes.try_get_u32_le().ok()?,
-            retry_in: Duration::from_micros(bytes.try_get_u64_le().ok()?),
+        b'B' => {
+            Outcome::Busy { ahead: number(&mut bytes)? as u32, retry_in: Duration::from_micros(number(&mut bytes)?) }
+        }
+        b'G' => Outcome::Gone {
+            was: match bytes.try_get_u8().ok()? {
+                b'h' => Was::Holding,
+                b'w' => Was::Waiting,
+                b'u' => Was::Unknown,
+                _ => return None,
+            },
         },
-        2 => {
-            let was = [Was::Holding, Was::Waiting, Was::Unknown];
-            Outcome::Gone { was: *was.get(usize::from(bytes.try_get_u8().ok()?))? }
-        }
-        3 => {
-            let why = bytes.try_get_u8().ok()?;
-            let mismatch = Refusal::Mismatch { limit: bytes.try_get_u32_le().ok()? };
-            Outcome::Refused(*[mismatch, Refusal::Deadlock, Refusal::Full, Refusal::Buried].get(usize::from(why))?)
-        }
+        b'R' => Outcome::Refused(match (bytes.try_get_u8().ok()?, number(&mut bytes)? as u32) {
+            (b'm', limit) => Refusal::Mismatch { limit },
+            (b'd', _) => Refusal::Deadlock,
+            (b'f', _) => Refusal::Full,
+            (b'b', _) => Refusal::Buried,
+            _ => return None,
+        }),
         _ => return None,
     };
     bytes.is_empty().then_some((outcome, now))
@@ -217,9 +227,10 @@ pub fn stored(value: Value) -> Result<(Record, Micros)> {
 
 /// The grant that was published as `payload`. It does not say to which inbox: to the one that it came from.
 pub fn grant(payload: &[u8]) -> Option<Grant> {
-    let (id, fence) = payload.split_first_chunk::<16>()?;
-    let fence = u64::from_le_bytes(fence.try_into().ok()?);
-    Some(Grant { id: ClaimId::from_bytes(id)?, fence, inbox: Inbox::from("") })
+    let mut payload = Bytes::copy_from_slice(payload);
+    let id = ClaimId::from_bytes(&part(&mut payload, 16)?)?;
+    let fence = number(&mut payload)?;
+    payload.is_empty().then(|| Grant { id, fence, inbox: Inbox::from("") })
 }
 
 // -- the record under its key --------------------------------------------------------------------------------------
@@ -260,30 +271,27 @@ fn header(bytes: &mut Bytes) -> Option<Record> {
     // How many entries follow in a small record, which its length says as well.
     bytes.try_get_u8().ok()?;
     Some(Record {
-        expires: bytes.try_get_u64_le().ok()?,
-        alarm: bytes.try_get_u64_le().ok()?,
-        memory: bytes.try_get_u64_le().ok()?,
-        fence: bytes.try_get_u64_le().ok()?,
-        ticket: bytes.try_get_i64_le().ok()?,
-        limit: bytes.try_get_u32_le().ok()?,
+        alarm: number(bytes)?,
+        memory: number(bytes)?,
+        expires: number(bytes)?,
+        fence: number(bytes)?,
+        ticket: signed(bytes)?,
+        limit: number(bytes)? as u32,
         ..Record::default()
     })
 }
 
 fn entry(bytes: &mut Bytes, record: &mut Record) -> Option<()> {
-    let since = bytes.try_get_u64_le().ok()?;
-    let until = bytes.try_get_u64_le().ok()?;
-    let fence = bytes.try_get_u64_le().ok()?;
-    let ticket = bytes.try_get_i64_le().ok()?;
+    let (since, until, fence, ticket) = (number(bytes)?, number(bytes)?, number(bytes)?, signed(bytes)?);
     let id = ClaimId::from_bytes(&part(bytes, 16)?)?;
-    let permits = bytes.try_get_u32_le().ok()?;
+    let permits = number(bytes)? as u32;
     let length = bytes.try_get_u16_le().ok()?;
     let owner = text(part(bytes, length.into())?)?;
     let owner = owner.strip_prefix('o').map(Owner::new);
-    let length = bytes.try_get_u16_le().ok()?;
-    let inbox = text(part(bytes, length.into())?)?.into();
     let length = bytes.try_get_u32_le().ok()?;
-    let meta = part(bytes, length as usize)?;
+    let mut meta = part(bytes, length as usize)?;
+    let length = meta.try_get_u16_le().ok()?;
+    let inbox = text(part(&mut meta, length.into())?)?.into();
     match (permits, fence) {
         (0, _) => record.buried.push(Grave { id, until }),
         (_, 0) => record.queue.push(Entry { id, owner, permits, since, until, fence, ticket, inbox, meta }),
@@ -294,6 +302,16 @@ fn entry(bytes: &mut Bytes, record: &mut Record) -> Option<()> {
 
 fn part(bytes: &mut Bytes, length: usize) -> Option<Bytes> {
     (bytes.len() >= length).then(|| bytes.split_to(length))
+}
+
+/// A whole number, which Lua has as a double.
+fn signed(bytes: &mut Bytes) -> Option<i64> {
+    let double = bytes.try_get_f64_le().ok()?;
+    (double.fract() == 0.0 && double.abs() <= NEVER as f64).then_some(double as i64)
+}
+
+fn number(bytes: &mut Bytes) -> Option<u64> {
+    u64::try_from(signed(bytes)?).ok()
 }
 
 fn text(bytes: Bytes) -> Option<String> {
