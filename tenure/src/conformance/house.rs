@@ -19,7 +19,7 @@ use crate::proto::{Acquire, Claim, Op, Outcome, Owner, Refusal, Release, Reply, 
 /// A call whose future was dropped is a missing reply: it was carried out or not, a release with a burial settles it, and
 /// calls of others are not touched.
 ///
-/// Red with: a store that comes to its end when nobody takes an answer; nothing buried.
+/// Red with: a store that comes to its end when nobody takes an answer, in most runs; nothing buried.
 pub async fn a_dropped_call_leaves_the_lock_sound(subject: Subject) {
     let here = Lock::fresh(&subject).await;
     let there = here.elsewhere(&subject).await;
