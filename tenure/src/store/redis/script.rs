@@ -1,5 +1,6 @@
 //! What the server is sent and what it sends back: operations, replies, pushed grants, and the record as it lies under
-//! its key. `apply.lua` is the other side of each of these encodings.
+//! its key. `short.lua` describes each of these encodings, and is the other side of
+//! them.
 
 #![allow(unreachable_pub, reason = "tests and benchmarks reach this module through the `conformance` feature")]
 
@@ -32,7 +33,8 @@ impl Script {
 }
 
 /// The script that [`command`] calls.
-pub static APPLY: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("apply.lua")));
+pub static APPLY: LazyLock<Script> =
+    LazyLock::new(|| Script::new(concat!(include_str!("short.lua"), include_str!("apply.lua"))));
 
 /// The script that [`read_command`] calls.
 pub static READ: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("read.lua")));
