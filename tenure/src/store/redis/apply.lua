@@ -1,106 +1,5 @@
--- The rule of `proto/record.rs` inside the server: sweep, let in, answer, in the same order and section by section.
---
--- KEYS are the keys of locks. For each there are two arguments: what is asked, packed numbers, and by whom, the claim's
--- id or for an acquisition the whole claim; `script.rs` packs them and unpacks the answers. Operations on many keys in
--- one call share the price of the call and of the clock; each stands for itself, and a key may come more than once.
---
--- A record lies under its key in one of two encodings:
---
---   small    a string: HEAD, and an ENTRY for everyone in, waiting or buried
---   crowd    a hash:   h            HEAD and SUMS
---                      e<id>        ENTRY
---                      q<ticket>    the id whose place that is
---                      o<owner>     the ids of the owner's claims, 16 bytes each
---
--- A small one costs one read and one write. One with a crowd costs no more for its size: of everyone in an operation
--- needs to know one sum, of everyone waiting the head's ticket. Only a sweep reads a whole crowd, and `alarm` lets it do
--- so no sooner than somebody's time passes.
---
--- A grave is an entry without permits; who waits has no fence; nobody's owner is the empty text. Times are microseconds,
--- whole numbers below 2^53, and are never left to Lua to print.
-
-local MAGIC, HEAD = 'tenure\1', '<c7Bdddddd' -- magic, entries, alarm, memory, expires, fence, ticket, limit
-local SUMS = '<dddddd'                 -- holders, waiting, graves, the holders' weight, the head's ticket, the last grave
-local ENTRY = '<ddddc16dI2c0I4c0'      -- since, until, fence, ticket; id, permits, owner, rest: the inbox and the meta
-local HELD = '<c1ddddd'                -- H, now, fence, since, until, waiting
-local NEVER = 9007199254740991
-local BLANK = 'tenure\1\0\255\255\255\255\255\255?C\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0'
-local ACQUIRE, RENEW, RELEASE = 1, 2, 3
-
-local KEYS, ARGV, spread = KEYS, ARGV, unpack
-local call, pack, unpack, sub, format = redis.call, struct.pack, struct.unpack, string.sub, string.format
-local max = math.max
-local time = call('TIME')
-local now = time[1] * 1000000 + time[2]
-
--- What lies under a key that is no string: nothing, or the header of a crowd and the claim's own entry, or something else.
-local function look(key, id)
-  local kind = call('TYPE', key).ok
-  if kind == 'hash' then return spread(call('HMGET', key, 'h', 'e' .. id)) end
-  return kind == 'none' and BLANK
-end
-
--- -- the commonest cases, in short -----------------------------------------------------------------------------------
---
--- Somebody enters where nobody is; the only one in renews or leaves; one of a crowd renews. The rule's functions come
--- later, for to make one costs as much as to call it. Where all went as it was asked, the time is the answer.
-
-local texts, answers, later, seen = call('MGET', spread(KEYS)), {}, nil, #KEYS > 1 and {}
-for i = 1, #KEYS do
-  local key, what, who, text, own = KEYS[i], ARGV[2 * i - 1], ARGV[2 * i], texts[i], nil
-  local op, span = unpack('<Bd', what)
-  local answer, after, magic, count, alarm, memory, expires, fence
-  local twice = seen and seen[key]
-  if not text and not twice then text, own = look(key, sub(who, 1, 16)) end
-  if text and #text >= #BLANK and not twice then
-    magic, count, alarm, memory, expires, fence = unpack('<c7Bdddd', text)
-  end
-  if magic ~= MAGIC then
-    -- Somebody else's, or changed further up.
-  elseif op == ACQUIRE and (count == 0 or expires <= now) then
-    local _, remember, most, limit = unpack('<dddd', what, 10)
-    if most > 0 then
-      local ticket, ends = unpack('<d', text, 41), now + span
-      if expires <= now then expires, fence, ticket = 0, 0, 0 end
-      fence = fence < now and now or fence + 1
-      if alarm > ends or alarm <= now or expires == 0 then alarm = ends end
-      expires = max(expires, max(ends, fence + 1) + remember)
-      answer = fence == now and now or pack(HELD, 'H', now, fence, now, ends, 0)
-      after = pack('<c7Bddddddddddc0', MAGIC, 1, alarm, remember, expires, fence, ticket, limit, now, ends, fence, ticket,
-        who)
-    end
-  elseif alarm > now and (own or count == 1 and sub(text, 89, 104) == who) then
-    local since, ends, token = unpack('<ddd', own or text, own and 1 or 57)
-    if op == RENEW and token > 0 then
-      ends = max(ends, now + span)
-      expires = max(expires, max(ends, fence + 1) + memory)
-      local head = pack('<c7Bddd', MAGIC, count, alarm, memory, expires)
-      answer = pack(HELD, 'H', now, token, since, ends, own and unpack('<d', text, 65) or 0)
-      if own then
-        call('HSET', key, 'h', head .. sub(text, 33), 'e' .. who, pack('<dd', since, ends) .. sub(own, 17))
-        call('PEXPIREAT', key, format('%d', (expires + 999) / 1000))
-      else
-        after = pack('<c32c24dd', head, sub(text, 33, 56), since, ends) .. sub(text, 73)
-      end
-    elseif op == RELEASE and count == 1 and span == 0 and token > 0 then
-      expires = max(now, fence + 1) + memory
-      answer, after = now, pack('<c7Bdddc24', MAGIC, 0, alarm, memory, expires, sub(text, 33, 56))
-    end
-  end
-  if seen then seen[key] = true end
-  if not answer then
-    later = later or {}
-    later[#later + 1] = { i = i, text = text, own = own, twice = twice }
-  elseif after and expires > now then
-    call('SET', key, after, 'PXAT', format('%d', (expires + 999) / 1000))
-  elseif after then
-    call('DEL', key)
-  end
-  answers[i] = answer
-end
-if not later then return #KEYS == 1 and answers[1] or answers end
-
--- -- any operation on any record ---------------------------------------------------------------------------------------
+-- The rule of `proto/record.rs` inside the server: sweep, let in, answer, in the same order and section by section. It
+-- goes on where `short.lua` ends, with the operations that are still to be answered; the loop at the end carries them out.
 
 -- The record at hand. `e` holds entries by id, `q` ids by ticket, `o` lists of ids by owner: of a small record all, of a
 -- crowd as much as was read (`partial`), and `false` where there is certainly nothing. `changed` is what has to be
@@ -175,6 +74,17 @@ local function put(e)
   end
 end
 
+-- The first place behind the head: gaps are stepped over, or where they are longer than the queue, all of it is read.
+local function next_place()
+  for ticket = r.head + 1, r.head + r.waiting do
+    if get('q', ticket) then return ticket end
+  end
+  read_all()
+  local first = math.huge
+  for ticket, id in pairs(r.q) do first = id and math.min(first, ticket) or first end
+  return first
+end
+
 local function leave(e)
   set('e', e.id, false)
   if e.owner ~= '' then
@@ -189,9 +99,7 @@ local function leave(e)
   elseif e.fence == 0 then
     r.waiting, r.room = r.waiting - 1, true
     set('q', e.ticket, false)
-    if e.ticket == r.head and r.waiting > 0 then
-      repeat r.head = r.head + 1 until get('q', r.head)
-    end
+    if e.ticket == r.head and r.waiting > 0 then r.head = next_place() end
   else
     r.holders, r.weight, r.room = r.holders - 1, r.weight - math.max(0, e.permits - standing(e.owner)), true
   end
@@ -215,7 +123,7 @@ local function sweep()
   if now < r.alarm then return end
   read_all()
   local in_use = r.holders + r.waiting > 0
-  r.alarm = NEVER
+  r.alarm = 2^53 - 1 -- never
   for _, e in pairs(r.e) do
     if e and e.ends <= now then leave(e) elseif e then r.alarm = math.min(r.alarm, e.ends) end
   end
@@ -404,10 +312,10 @@ local function save_small(head)
   redis.call('SET', r.key, table.concat(parts), 'PXAT', string.format('%d', (r.expires + 999) / 1000))
 end
 
--- More than 8 entries become a crowd, and 4 are small again.
+-- More than 4 entries become a crowd, and 2 are small again: from there on the one costs less than the other.
 local function save(text)
   local count = r.holders + r.waiting + r.graves
-  local many = count > (r.crowd and 4 or 8)
+  local many = count > (r.crowd and 2 or 4)
   local head = struct.pack(HEAD, 'tenure\1', many and 255 or count, r.alarm, r.memory, r.expires, r.fence, r.ticket, r.limit)
   if many then head = head .. struct.pack(SUMS, r.holders, r.waiting, r.graves, r.weight, r.head, r.tomb) end
   if not r.dirty and head == string.sub(text, 1, #head) then return end

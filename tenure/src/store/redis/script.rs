@@ -1,5 +1,5 @@
 //! What the server is sent and what it sends back: operations, replies, pushed grants, and the record as it lies under
-//! its key. `apply.lua` is the other side of each of these encodings.
+//! its key. `short.lua` begins with the encodings, and is the other side of them.
 
 #![allow(unreachable_pub, reason = "tests and benchmarks reach this module through the `conformance` feature")]
 
@@ -32,7 +32,8 @@ impl Script {
 }
 
 /// The script that [`command`] calls.
-pub static APPLY: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("apply.lua")));
+pub static APPLY: LazyLock<Script> =
+    LazyLock::new(|| Script::new(concat!(include_str!("short.lua"), include_str!("apply.lua"))));
 
 /// The script that [`read_command`] calls.
 pub static READ: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("read.lua")));
@@ -206,7 +207,11 @@ pub fn record(value: Value) -> Result<Seen> {
 /// As [`record`].
 pub fn stored(value: Value) -> Result<(Record, Micros)> {
     let corrupt = || Error::new(ErrorKind::Corrupt, "the lock's record is damaged");
-    let Value::Array(items) = value else { return Err(corrupt()) };
+    let items = match value {
+        Value::Array(items) => items,
+        Value::ServerError(error) if error.code() == FOREIGN => return Err(foreign()),
+        _ => return Err(corrupt()),
+    };
     let Ok([seconds, fraction, value]) = <[Value; 3]>::try_from(items) else { return Err(corrupt()) };
     let number = |value| match value {
         Value::BulkString(digits) => std::str::from_utf8(&digits).ok().and_then(|digits| digits.parse::<u64>().ok()),

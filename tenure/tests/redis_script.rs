@@ -1,0 +1,169 @@
+//! What the scripts leave on the server: nothing without an expiry, nothing once that has passed, and what is not theirs as
+//! it was.
+
+#![cfg(feature = "redis")]
+#![allow(clippy::disallowed_methods, reason = "tests live in real time")]
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use redis::{Connection, ConnectionLike, Value};
+use tenure::ErrorKind;
+use tenure::proto::{Acquire, Claim, ClaimId, Op, Outcome, Release, Renew};
+use tenure::store::redis_script as script;
+use testkit::Redis;
+
+/// The fence memory of these tests.
+const MEMORY: Duration = Duration::from_millis(200);
+
+fn connect(redis: &Redis) -> Connection {
+    let mut server = redis::Client::open(redis.url()).unwrap().get_connection().unwrap();
+    for source in [script::APPLY.source, script::READ.source] {
+        redis::cmd("SCRIPT").arg("LOAD").arg(source).exec(&mut server).unwrap();
+    }
+    server
+}
+
+fn acquire(id: u128, claim: Claim, ttl: u64, patience: u64) -> Op {
+    let (ttl, patience) = (Duration::from_millis(ttl), Duration::from_millis(patience));
+    let meta = Bytes::from_static(b"somebody");
+    Op::Acquire(Acquire { id: ClaimId::new(id), claim, ttl, patience, owner: None, max: 1, memory: MEMORY, meta })
+}
+
+fn release(id: u128) -> Op {
+    Op::Release(Release { id: ClaimId::new(id), bury: Duration::ZERO })
+}
+
+fn apply(server: &mut Connection, key: &str, op: &Op) -> Outcome {
+    let value = server.req_command(&script::command(key.as_bytes(), op, "")).unwrap();
+    script::reply(op, value).unwrap().outcome
+}
+
+/// Milliseconds left for every key there is.
+fn ttls(server: &mut Connection) -> BTreeMap<String, i64> {
+    let keys: Vec<String> = redis::cmd("KEYS").arg("*").query(server).unwrap();
+    keys.into_iter().map(|key| (key.clone(), redis::cmd("PTTL").arg(key).query(server).unwrap())).collect()
+}
+
+#[test]
+fn every_key_expires_and_nothing_is_left_after_the_memory() {
+    let redis = Redis::start();
+    let mut server = connect(&redis);
+    let ops = [
+        ("held", acquire(1, Claim::EXCLUSIVE, 500, 0)),
+        ("renewed", acquire(1, Claim::EXCLUSIVE, 100, 0)),
+        ("renewed", Op::Renew(Renew { id: ClaimId::new(1), ttl: Duration::from_millis(500) })),
+        ("released", acquire(1, Claim::EXCLUSIVE, 10_000, 0)),
+        ("released", release(1)),
+        ("awaited", acquire(1, Claim::EXCLUSIVE, 200, 0)),
+        ("awaited", acquire(2, Claim::EXCLUSIVE, 200, 500)),
+        ("buried", Op::Release(Release { id: ClaimId::new(1), bury: Duration::from_millis(500) })),
+    ];
+    for (key, op) in &ops {
+        apply(&mut server, key, op);
+    }
+    for id in 0..100 {
+        apply(&mut server, "readers", &acquire(id, Claim::SHARED, 500, 0));
+        apply(&mut server, "writers", &acquire(id, Claim::EXCLUSIVE, 500, 500));
+        apply(&mut server, "empty", &acquire(id, Claim::SHARED, 10_000, 0));
+    }
+    (0..100).for_each(|id| _ = apply(&mut server, "empty", &release(id)));
+
+    let ttls = ttls(&mut server);
+    assert_eq!(ttls.len(), 8);
+    for (key, ttl) in &ttls {
+        let memory = MEMORY.as_millis() as i64;
+        let most = if ["released", "empty"].contains(&&**key) { memory } else { 500 + memory };
+        assert!((0..=most + 1).contains(ttl), "{key} has {ttl} ms left, which should be at most {most}");
+    }
+    let deadline = Instant::now() + Duration::from_millis(701);
+    while Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(self::ttls(&mut server), BTreeMap::new());
+}
+
+#[test]
+fn without_a_memory_an_unused_lock_leaves_no_key() {
+    let redis = Redis::start();
+    let mut server = connect(&redis);
+    let forgetful = |id| match acquire(id, Claim::SHARED, 10_000, 0) {
+        Op::Acquire(acquire) => Op::Acquire(Acquire { memory: Duration::ZERO, ..acquire }),
+        _ => unreachable!("it is an acquisition"),
+    };
+    for id in 0..10 {
+        apply(&mut server, "a", &forgetful(id));
+    }
+    (0..10).for_each(|id| _ = apply(&mut server, "a", &release(id)));
+    // A fence that is not behind the clock is remembered until it is.
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while !ttls(&mut server).is_empty() {
+        assert!(Instant::now() < deadline, "{:?}", ttls(&mut server));
+    }
+}
+
+#[test]
+fn what_is_not_ours_is_left_alone() {
+    let redis = Redis::start();
+    let mut server = connect(&redis);
+    let foreign: [&[&str]; 7] = [
+        &["SET", "key", ""],
+        &["SET", "key", "somebody else's, and long enough to be a record of ours by its length"],
+        &["SET", "key", "tenure\u{2}, of a version that is not known here, and as long as any record"],
+        &["RPUSH", "key", "a", "list"],
+        &["SADD", "key", "set"],
+        &["HSET", "key", "field", "value"],
+        &["HSET", "key", "h", "somebody else's, and long enough to be a header of ours by its length"],
+    ];
+    let ops = [
+        acquire(1, Claim::EXCLUSIVE, 10_000, 10_000),
+        release(1),
+        Op::Renew(Renew { id: ClaimId::new(1), ttl: MEMORY }),
+    ];
+    for command in foreign {
+        redis::cmd("DEL").arg("key").exec(&mut server).unwrap();
+        redis::cmd(command[0]).arg(&command[1..]).exec(&mut server).unwrap();
+        let dump = |server: &mut Connection| redis::cmd("DUMP").arg("key").query::<Vec<u8>>(server).unwrap();
+        let before = dump(&mut server);
+        for op in &ops {
+            let value = server.req_command(&script::command(b"key", op, "")).unwrap();
+            assert!(
+                matches!(&value, Value::ServerError(error) if error.code() == script::FOREIGN),
+                "{command:?}: {value:?}"
+            );
+            assert_eq!(script::reply(op, value).unwrap_err().kind(), ErrorKind::Foreign, "{command:?} {op:?}");
+            // Others in the same call are not concerned.
+            let values = server.req_packed_commands(
+                &script::batch(&[(b"other", op), (b"key", op), (b"key", op)], "").get_packed_command(),
+                0,
+                1,
+            );
+            let [other, replies @ ..] = &script::replies(&[op; 3], values.unwrap().remove(0))[..] else {
+                panic!("three")
+            };
+            assert!(other.is_ok(), "{other:?}");
+            assert!(replies.iter().all(|reply| reply.as_ref().is_err_and(|error| error.kind() == ErrorKind::Foreign)));
+        }
+        let read = server.req_command(&script::read_command(b"key")).unwrap();
+        assert_eq!(script::record(read).unwrap_err().kind(), ErrorKind::Foreign, "{command:?}");
+        assert_eq!(dump(&mut server), before, "{command:?}");
+    }
+}
+
+#[test]
+fn what_is_read_is_what_holds_at_the_servers_clock() {
+    let redis = Redis::start();
+    let mut server = connect(&redis);
+    for readers in [1, 3, 30] {
+        let key = format!("{readers} readers");
+        (0..readers).for_each(|id| _ = apply(&mut server, &key, &acquire(id, Claim::SHARED, 10_000, 0)));
+        apply(&mut server, &key, &acquire(100, Claim::EXCLUSIVE, 10_000, 10_000));
+        let seen = script::record(server.req_command(&script::read_command(key.as_bytes())).unwrap()).unwrap();
+        assert_eq!((seen.record.holders.len(), seen.record.queue.len()), (readers as usize, 1));
+        assert!(seen.record.holders.iter().all(|entry| entry.until > seen.now && entry.meta == "somebody"));
+    }
+    let nothing = server.req_command(&script::read_command(b"unused")).unwrap();
+    assert!(matches!(&nothing, Value::Array(items) if items[2] == Value::Nil));
+    assert!(script::record(nothing).unwrap().record.is_empty());
+}
