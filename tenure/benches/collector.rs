@@ -76,7 +76,8 @@ async fn apply(store: Redis, key: Arc<Key>, op: Op) -> Outcome {
 }
 
 async fn send(mut stock: MultiplexedConnection, key: Arc<Key>, op: Op) -> Outcome {
-    let command = redis_script::command(format!("tenure:{{{key}}}").as_bytes(), &op, "tenure:inbox:0");
+    let call = redis_script::Call::new(format!("tenure:{{{key}}}").as_bytes(), &op, "tenure:inbox:0");
+    let command = redis_script::command(&[call]);
     let value = stock.send_packed_command(&command).await.expect("the server answers");
     redis_script::reply(&op, value).expect("as a script does").outcome
 }

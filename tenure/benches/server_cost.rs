@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use redis::{Cmd, Connection, ConnectionLike};
 use tenure::proto::{Acquire, Claim, ClaimId, Op, Release, Renew};
-use tenure::store::redis_script as script;
+use tenure::store::redis_script::{self as script, Call};
 use testkit::Redis;
 use testkit::bench::{Limit, figure, median};
 
@@ -168,9 +168,8 @@ fn one(lock: u128, op: Op) -> Cmd {
 }
 
 fn many(ops: impl IntoIterator<Item = (u128, Op)>) -> Cmd {
-    let ops: Vec<(String, Op)> = ops.into_iter().map(|(lock, op)| (format!("tenure:{{lock {lock}}}"), op)).collect();
-    let calls: Vec<(&[u8], &Op)> = ops.iter().map(|(key, op)| (key.as_bytes(), op)).collect();
-    script::batch(&calls, INBOX)
+    let call = |(lock, op): (u128, Op)| Call::new(format!("tenure:{{lock {lock}}}").as_bytes(), &op, INBOX);
+    script::command(&ops.into_iter().map(call).collect::<Vec<_>>())
 }
 
 // -- the server ------------------------------------------------------------------------------------------------------------
@@ -213,6 +212,9 @@ impl Server {
     }
 
     fn send(&mut self, packed: &[u8], count: usize) {
+        if count == 0 {
+            return;
+        }
         let values = self.connection.req_packed_commands(packed, 0, count).expect("the server answers");
         assert_eq!(values.len(), count);
     }

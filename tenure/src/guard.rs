@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::client::Client;
+use crate::env::Moment;
 use crate::error::{Error, ErrorKind, Result};
 use crate::hold::{Fence, Hold, HoldState, Loss, certain_until};
 use crate::info::{Meta, time};
@@ -166,6 +167,10 @@ impl Guard {
         let was_ours = reply.outcome == Outcome::Gone { was: Was::Holding };
         self.client.core.released(&self.hold.key, self.held_for(), was_ours);
         Ok(was_ours)
+    }
+
+    pub(crate) fn since(&self) -> Moment {
+        self.hold.since
     }
 
     fn held_for(&self) -> Duration {

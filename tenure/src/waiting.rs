@@ -77,6 +77,8 @@ pub(crate) struct Bid {
     client: Arc<Client>,
     id: ClaimId,
     begun: Moment,
+    /// When the clock was last read: before each request, and after it.
+    now: Moment,
     /// What the store may have of it.
     stake: Stake,
     /// A request may still be under way that was given up.
@@ -110,7 +112,7 @@ impl Bid {
     pub(crate) fn new(spec: Arc<Spec>, client: Arc<Client>) -> Self {
         let env = &client.core.env;
         let (id, begun) = (ClaimId::new(env.bits()), env.now());
-        Self { spec, client, id, begun, stake: Stake::None, ambiguous: false, ended: false }
+        Self { spec, client, id, begun, now: begun, stake: Stake::None, ambiguous: false, ended: false }
     }
 
     /// Takes the lock if it is free.
@@ -132,11 +134,10 @@ impl Bid {
             target: "tenure", "lock", name = self.spec.key.as_str(), fence = tracing::field::Empty, waited = tracing::field::Empty
         );
         let begun = self.begun;
-        let env = self.client.core.env.clone();
         let result = self.queue(timeout).instrument(span.clone()).await;
         if let Ok(guard) = &result {
             span.record("fence", guard.fence().get());
-            span.record("waited", tracing::field::debug(env.now() - begun));
+            span.record("waited", tracing::field::debug(guard.since() - begun));
         }
         result
     }
@@ -149,10 +150,9 @@ impl Bid {
         let mut pace = Pace::new(&spec, core.store.traits().push);
         let mut failure;
         loop {
-            let now = core.env.now();
-            let limit = options.op_timeout.min((give_up - now).max(Duration::from_millis(1)));
+            let limit = options.op_timeout.min((give_up - self.now).max(Duration::from_millis(1)));
             let attempt = self.ask(options.patience, limit).await?;
-            let now = core.env.now();
+            let now = self.now;
             let ask_at = match attempt {
                 Attempt::Held(fence, deadline) => return Ok(self.win(fence, deadline, false)),
                 Attempt::Busy { ahead, retry_in } => {
@@ -178,6 +178,7 @@ impl Bid {
                     return Err(self.time_out(give_up, failure));
                 },
             }
+            self.now = core.env.now();
         }
     }
 
@@ -194,14 +195,14 @@ impl Bid {
             memory: spec.options.fence_memory,
             meta: spec.meta.clone(),
         });
-        let sent = core.env.now();
-        let place = self.place();
+        let (sent, place) = (self.now, self.place());
         self.stake = Stake::Sent(place);
         let reply = core.apply(&spec.key, &op, limit).await;
+        self.now = core.env.now();
         match reply.map(|reply| reply.outcome) {
             Ok(Outcome::Held { fence, .. }) => {
                 let deadline = certain_until(sent, spec.options.ttl);
-                if core.env.now() < deadline {
+                if self.now < deadline {
                     return Ok(Attempt::Held(Fence(fence), deadline));
                 }
                 let message = format!("the store took longer than the ttl to grant the lock {:?}", spec.key);
@@ -243,13 +244,13 @@ impl Bid {
     /// A grant that was pushed is a hold until the place's deadline, if that is still to come.
     fn pushed(&mut self, push: Push) -> Option<Guard> {
         let Push::Granted(fence) = push else { return None };
-        let deadline = self.place().filter(|deadline| self.client.core.env.now() < *deadline)?;
+        self.now = self.client.core.env.now();
+        let deadline = self.place().filter(|deadline| self.now < *deadline)?;
         Some(self.win(Fence(fence), deadline, true))
     }
 
     fn win(&mut self, fence: Fence, deadline: Moment, pushed: bool) -> Guard {
-        let core = &self.client.core;
-        let now = core.env.now();
+        let (core, now) = (&self.client.core, self.now);
         let granted = Granted { id: self.id, fence, now, deadline, ambiguous: self.ambiguous };
         let hold = self.client.keeper.hold(&self.spec, granted);
         (self.stake, self.ended) = (Stake::None, true);

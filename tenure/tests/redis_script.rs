@@ -11,7 +11,7 @@ use bytes::Bytes;
 use redis::{Connection, ConnectionLike, Value};
 use tenure::ErrorKind;
 use tenure::proto::{Acquire, Claim, ClaimId, Op, Outcome, Release, Renew};
-use tenure::store::redis_script as script;
+use tenure::store::redis_script::{self as script, Call};
 use testkit::Redis;
 
 /// The fence memory of these tests.
@@ -36,8 +36,14 @@ fn release(id: u128) -> Op {
 }
 
 fn apply(server: &mut Connection, key: &str, op: &Op) -> Outcome {
-    let value = server.req_command(&script::command(key.as_bytes(), op, "")).unwrap();
-    script::reply(op, value).unwrap().outcome
+    script::reply(op, ask(server, &[(key, op)]).remove(0)).unwrap().outcome
+}
+
+fn ask(server: &mut Connection, ops: &[(&str, &Op)]) -> Vec<Value> {
+    let calls: Vec<_> = ops.iter().map(|(key, op)| Call::new(key.as_bytes(), op, "")).collect();
+    // Unlike `req_command`, this passes a server's error on as a value.
+    let values = server.req_packed_commands(&script::command(&calls).get_packed_command(), 0, 1).unwrap();
+    script::replies(ops.len(), values.into_iter().next().unwrap()).unwrap()
 }
 
 /// Milliseconds left for every key there is.
@@ -127,23 +133,14 @@ fn what_is_not_ours_is_left_alone() {
         let dump = |server: &mut Connection| redis::cmd("DUMP").arg("key").query::<Vec<u8>>(server).unwrap();
         let before = dump(&mut server);
         for op in &ops {
-            let value = server.req_command(&script::command(b"key", op, "")).unwrap();
-            assert!(
-                matches!(&value, Value::ServerError(error) if error.code() == script::FOREIGN),
-                "{command:?}: {value:?}"
-            );
-            assert_eq!(script::reply(op, value).unwrap_err().kind(), ErrorKind::Foreign, "{command:?} {op:?}");
             // Others in the same call are not concerned.
-            let values = server.req_packed_commands(
-                &script::batch(&[(b"other", op), (b"key", op), (b"key", op)], "").get_packed_command(),
-                0,
-                1,
-            );
-            let [other, replies @ ..] = &script::replies(&[op; 3], values.unwrap().remove(0))[..] else {
-                panic!("three")
-            };
-            assert!(other.is_ok(), "{other:?}");
-            assert!(replies.iter().all(|reply| reply.as_ref().is_err_and(|error| error.kind() == ErrorKind::Foreign)));
+            for calls in [&[("key", op)][..], &[("other", op), ("key", op), ("key", op)]] {
+                for ((key, op), value) in calls.iter().zip(ask(&mut server, calls)) {
+                    let kind = script::reply(op, value).map_err(|error| error.kind());
+                    let expected = (*key == "key").then_some(ErrorKind::Foreign);
+                    assert_eq!(kind.err(), expected, "{command:?} {op:?}");
+                }
+            }
         }
         let read = server.req_command(&script::read_command(b"key")).unwrap();
         assert_eq!(script::record(read).unwrap_err().kind(), ErrorKind::Foreign, "{command:?}");

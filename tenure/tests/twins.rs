@@ -167,10 +167,10 @@ impl Twins {
     }
 
     fn pack(&self, call: &Call, packed: &mut Vec<u8>) {
-        let keys: Vec<String> = call.ops.iter().map(|(lock, _)| self.key(*lock)).collect();
-        let pairs: Vec<(&[u8], &Op)> = keys.iter().zip(&call.ops).map(|(key, (_, op))| (key.as_bytes(), op)).collect();
+        let one = |(lock, op): &(usize, Op)| script::Call::new(self.key(*lock).as_bytes(), op, &call.inbox);
+        let calls: Vec<_> = call.ops.iter().map(one).collect();
         let mut apply = Cmd::new();
-        for (i, arg) in script::batch(&pairs, &call.inbox).args_iter().enumerate() {
+        for (i, arg) in script::command(&calls).args_iter().enumerate() {
             match arg {
                 Arg::Simple(_) if i == 1 => apply.arg(&self.sha),
                 Arg::Simple(arg) => apply.arg(arg),
@@ -193,11 +193,10 @@ impl Twins {
         let mut before: BTreeMap<usize, &Record> = BTreeMap::new();
         for call in &history.calls {
             let context = || format!("at {} of {:?}\nfrom {before:#?}", call.now, call.ops);
-            let ops: Vec<&Op> = call.ops.iter().map(|(_, op)| op).collect();
-            let value = values.next().unwrap();
-            for ((reply, expected), op) in script::replies(&ops, value.clone()).into_iter().zip(&call.replies).zip(ops)
-            {
-                let reply = reply.unwrap_or_else(|error| panic!("{error}: {value:?} {}", context()));
+            let replies = script::replies(call.ops.len(), values.next().unwrap());
+            let replies = replies.unwrap_or_else(|value| panic!("{value:?} {}", context()));
+            for ((reply, expected), (_, op)) in replies.into_iter().zip(&call.replies).zip(&call.ops) {
+                let reply = script::reply(op, reply).unwrap_or_else(|error| panic!("{error} {}", context()));
                 assert_eq!(reply, *expected, "the reply to {op:?} {}", context());
             }
             for (lock, expected) in &call.records {

@@ -8,9 +8,12 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 
-use tokio::sync::mpsc;
+use futures_util::task::AtomicWaker;
 
 use crate::proto::{ClaimId, Grant};
 
@@ -25,7 +28,18 @@ pub enum Push {
 
 /// The claims of one process that wait at one store, and the way to each. It is cheap to clone.
 #[derive(Clone, Default)]
-pub struct Hub(Arc<Mutex<HashMap<ClaimId, mpsc::UnboundedSender<Push>>>>);
+pub struct Hub(Arc<Mutex<HashMap<ClaimId, Arc<Slot>>>>);
+
+/// What a claim has been told and has not heard yet: a grant, or that something changed, or nothing.
+#[derive(Debug, Default)]
+struct Slot {
+    told: AtomicU64,
+    waker: AtomicWaker,
+}
+
+const NOTHING: u64 = 0;
+/// No fence: they are below 2^53.
+const CHANGED: u64 = u64::MAX;
 
 impl Hub {
     /// A hub that nobody waits at.
@@ -35,23 +49,25 @@ impl Hub {
 
     /// Registers a claim, for as long as the watch lives.
     pub fn watch(&self, id: ClaimId) -> Watch {
-        let (sender, pushes) = mpsc::unbounded_channel();
-        self.waiting().insert(id, sender);
-        Watch { id, hub: self.clone(), pushes }
+        let slot = Arc::<Slot>::default();
+        self.waiting().insert(id, slot.clone());
+        Watch { id, hub: self.clone(), slot }
     }
 
     /// Passes a grant on to its claim, if that is waiting here.
     pub fn deliver(&self, grant: &Grant) {
-        if let Some(sender) = self.waiting().get(&grant.id) {
-            // The watch may be going away at this moment; its owner then releases the claim.
-            let _ = sender.send(Push::Granted(grant.fence));
+        if let Some(slot) = self.waiting().get(&grant.id) {
+            slot.told.store(grant.fence, Ordering::Release);
+            slot.waker.wake();
         }
     }
 
     /// Wakes everyone: pushes may have been missed.
     pub fn wake_all(&self) {
-        for sender in self.waiting().values() {
-            let _ = sender.send(Push::Changed);
+        for slot in self.waiting().values() {
+            // A grant that was not heard yet says more.
+            let _ = slot.told.compare_exchange(NOTHING, CHANGED, Ordering::AcqRel, Ordering::Relaxed);
+            slot.waker.wake();
         }
     }
 
@@ -65,7 +81,7 @@ impl Hub {
         self.len() == 0
     }
 
-    fn waiting(&self) -> std::sync::MutexGuard<'_, HashMap<ClaimId, mpsc::UnboundedSender<Push>>> {
+    fn waiting(&self) -> MutexGuard<'_, HashMap<ClaimId, Arc<Slot>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -81,7 +97,7 @@ impl fmt::Debug for Hub {
 pub struct Watch {
     id: ClaimId,
     hub: Hub,
-    pushes: mpsc::UnboundedReceiver<Push>,
+    slot: Arc<Slot>,
 }
 
 impl Watch {
@@ -91,11 +107,15 @@ impl Watch {
     ///
     /// Nothing is lost when the future is dropped.
     pub async fn next(&mut self) -> Push {
-        match self.pushes.recv().await {
-            Some(push) => push,
-            // The hub keeps a sender for as long as this watch is registered.
-            None => std::future::pending().await,
-        }
+        poll_fn(|context| {
+            self.slot.waker.register(context.waker());
+            match self.slot.told.swap(NOTHING, Ordering::AcqRel) {
+                NOTHING => Poll::Pending,
+                CHANGED => Poll::Ready(Push::Changed),
+                fence => Poll::Ready(Push::Granted(fence)),
+            }
+        })
+        .await
     }
 }
 

@@ -112,13 +112,32 @@ async fn of_a_batch_that_breaks_off_every_command_is_answered() {
     let server = testkit::Redis::start();
     let proxy = Proxy::to(server.port());
     let store = connect(&proxy.url()).await;
-    let ops: Vec<_> = (0..50).map(|i| (key(&format!("lock {i}")), acquire(1))).collect();
-    proxy.lose_reply(20);
+    let ops: Vec<_> = (0..150).map(|i| (key(&format!("lock {i}")), acquire(1))).collect();
+    // They go as three commands, and the second one's answer is the one that is lost.
+    proxy.lose_reply(2);
     let replies = within(Duration::from_secs(5), store.apply_many(&ops)).await;
-    assert_eq!(replies.len(), 50);
-    assert!(replies.iter().all(|reply| reply.as_ref().is_err_and(Error::is_ambiguous)));
+    assert_eq!(replies.len(), 150);
+    assert!(replies[50..].iter().all(|reply| reply.as_ref().is_err_and(Error::is_ambiguous)));
     let replies = within(Duration::from_secs(5), store.apply_many(&ops)).await;
     assert!(replies.into_iter().all(|reply| is_held(reply.unwrap().outcome)));
+}
+
+#[tokio::test]
+async fn a_damaged_record_among_many_concerns_itself_alone() {
+    let server = testkit::Redis::start();
+    let store = connect(&server.url()).await;
+    // It begins as a record does, and says that one entry follows.
+    let damaged = format!("tenure\u{1}\u{1}{}", "x".repeat(80));
+    server.command(&["SET", "tenure:{damaged}", &damaged]);
+    let ops = ["before", "damaged", "after"].map(|name| (key(name), acquire(1)));
+    let replies = store.apply_many(&ops).await;
+    assert!(
+        is_held(replies[0].clone().unwrap().outcome) && is_held(replies[2].clone().unwrap().outcome),
+        "{replies:?}"
+    );
+    let error = replies[1].clone().unwrap_err();
+    assert!(error.to_string().contains("damaged"), "{error}");
+    assert!(server.command(&["GET", "tenure:{damaged}"]).contains(&damaged), "it was left alone");
 }
 
 #[tokio::test]

@@ -1,27 +1,33 @@
-//! Gathers the commands of all tasks that are ready at the same moment into one write.
+//! Gathers the operations of all tasks that are ready at the same moment into one command.
 //!
 //! ```text
 //!   task ──┐                                            ┌──▶ task
-//!   task ──┼──▶ queue ──one yield──▶ one pipeline ──────┼──▶ task
+//!   task ──┼──▶ queue ──one yield──▶ one EVALSHA ───────┼──▶ task
 //!   task ──┘                                            └──▶ task
 //!
 //!   task ─────────── nothing under way ────────────────────▶ task
 //! ```
 //!
-//! The first command in the queue starts a carrier, a task of its own, that steps back once, so that everyone who is
-//! ready comes before it, and then takes the whole queue. It is no caller's future that carries the others' commands:
-//! one that is dropped, or simply not polled, concerns nobody else. A lone task does not pay for any of this: where
-//! nothing is under way, a command goes straight to the transport.
+//! The first call in the queue starts a carrier, a task of its own, that steps back once, so that everyone who is ready
+//! comes before it, and then takes the whole queue. It is no caller's future that carries the others' calls: one that is
+//! dropped, or simply not polled, concerns nobody else. A lone task does not pay for any of this: where nothing is under
+//! way, a call goes straight to the transport.
+//!
+//! Calls that share a command share its price: for the server to look up and enter the script and to read the clock costs
+//! as much as two operations. They share no fate: where the server answers by an error to all of them, each is asked for
+//! again alone, which is what the operations are idempotent for.
 //!
 //! A server forgets its scripts when it restarts and at `SCRIPT FLUSH`, and then answers `NOSCRIPT`, which says that
-//! the command was not carried out. Those commands are sent again behind the scripts, once for all of a batch.
+//! the command was not carried out. It is sent again behind the scripts.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use futures_util::future::join_all;
 use redis::{Cmd, Pipeline, ServerErrorKind, Value};
 use tokio::sync::oneshot;
 
+use super::script::{self, BATCH, Call};
 use super::transport::Transport;
 use crate::env;
 use crate::error::{Error, ErrorKind, Result};
@@ -39,7 +45,7 @@ struct Shared<T> {
 }
 
 struct Waiting {
-    command: Cmd,
+    call: Call,
     reply: oneshot::Sender<Result<Value>>,
 }
 
@@ -59,7 +65,7 @@ impl<T: Transport> Collector<T> {
         &self.0.transport
     }
 
-    /// Sends one command, together with whatever else is ready to go.
+    /// Has one operation carried out, together with whatever else is ready to go.
     ///
     /// # Errors
     ///
@@ -67,16 +73,17 @@ impl<T: Transport> Collector<T> {
     ///
     /// # Cancel safety
     ///
-    /// A command whose caller is gone before it is sent is not sent; other commands are not concerned.
-    pub(super) async fn call(&self, command: Cmd) -> Result<Value> {
+    /// A call whose caller is gone before it is sent is not sent; other calls are not concerned.
+    pub(super) async fn call(&self, call: Call) -> Result<Value> {
         let shared = &self.0;
         if shared.under_way.load(Ordering::Relaxed) == 0 && shared.queue().is_empty() {
-            return shared.carry_one(command).await;
+            // In a box, so that the future of the many who queue stays small.
+            return Box::pin(shared.carry_one(call)).await;
         }
         let (reply, answer) = oneshot::channel();
         let is_first = {
             let mut queue = shared.queue();
-            queue.push(Waiting { command, reply });
+            queue.push(Waiting { call, reply });
             queue.len() == 1
         };
         if is_first {
@@ -88,9 +95,18 @@ impl<T: Transport> Collector<T> {
         })
     }
 
-    /// Sends many commands in one write; their answers in their order.
-    pub(super) async fn call_many(&self, commands: Pipeline) -> Vec<Result<Value>> {
-        self.0.carry_many(commands).await
+    /// Has many operations carried out, in as few commands as may be; their answers in their order.
+    pub(super) async fn call_many(&self, calls: &[Call]) -> Vec<Result<Value>> {
+        join_all(calls.chunks(BATCH).map(|batch| self.0.carry(batch))).await.into_iter().flatten().collect()
+    }
+
+    /// Sends any command.
+    ///
+    /// # Errors
+    ///
+    /// As [`Transport::one`].
+    pub(super) async fn command(&self, command: &Cmd) -> Result<Value> {
+        self.0.command(command).await
     }
 }
 
@@ -99,55 +115,44 @@ impl<T: Transport> Shared<T> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn carry_one(&self, command: Cmd) -> Result<Value> {
-        let _under_way = UnderWay::begin(&self.under_way, 1);
-        let value = self.transport.one(&command).await?;
-        if !is_noscript(&value) {
-            return Ok(value);
-        }
-        let mut values = vec![Ok(value)];
-        self.with_scripts(std::slice::from_ref(&command), &mut values).await;
-        values.swap_remove(0)
+    async fn carry_one(&self, call: Call) -> Result<Value> {
+        self.command(&script::command(&[call])).await
     }
 
-    async fn carry_many(&self, commands: Pipeline) -> Vec<Result<Value>> {
-        let _under_way = UnderWay::begin(&self.under_way, commands.len());
-        match self.transport.many(&commands).await {
-            Err(error) => vec![Err(error); commands.len()],
-            Ok(values) => {
-                let mut values: Vec<_> = values.into_iter().map(Ok).collect();
-                if values.iter().flatten().any(is_noscript) {
-                    let commands: Vec<_> = commands.cmd_iter().cloned().collect();
-                    self.with_scripts(&commands, &mut values).await;
-                }
-                values
+    /// Sends the calls in one command.
+    async fn carry(&self, calls: &[Call]) -> Vec<Result<Value>> {
+        let value = match self.command(&script::command(calls)).await {
+            Ok(value) => value,
+            Err(error) => return vec![Err(error); calls.len()],
+        };
+        match script::replies(calls.len(), value) {
+            Ok(values) => values.into_iter().map(Ok).collect(),
+            Err(_) => {
+                let alone = calls.chunks(1).map(async |call| self.command(&script::command(call)).await);
+                join_all(alone).await
             }
         }
     }
 
-    /// Loads the scripts and sends again what came back for want of them. Somebody may call `SCRIPT FLUSH` in between.
-    async fn with_scripts(&self, commands: &[Cmd], values: &mut [Result<Value>]) {
+    /// Sends a command, again behind the scripts where the server lacks them. Somebody may call `SCRIPT FLUSH` in between.
+    async fn command(&self, command: &Cmd) -> Result<Value> {
+        let _under_way = UnderWay::begin(&self.under_way);
+        let mut value = self.transport.one(command).await?;
         for _ in 0..FLUSHES {
-            let lacking = |value: &Result<Value>| value.as_ref().is_ok_and(is_noscript);
-            let again: Vec<usize> = (0..values.len()).filter(|&i| lacking(&values[i])).collect();
-            if again.is_empty() {
-                return;
+            if !is_noscript(&value) {
+                break;
             }
-            let mut pipeline = Pipeline::with_capacity(self.scripts.len() + again.len());
-            let resent = again.iter().map(|&i| &commands[i]);
-            self.scripts.iter().chain(resent).for_each(|command| _ = pipeline.add_command(command.clone()));
-            match self.transport.many(&pipeline).await {
-                Err(error) => again.iter().for_each(|&i| values[i] = Err(error.clone())),
-                Ok(mut answers) => {
-                    // Where the scripts cannot be loaded, that is what their callers have to know.
-                    let refused =
-                        answers.drain(..self.scripts.len()).find(|loaded| matches!(loaded, Value::ServerError(_)));
-                    for (i, answer) in again.into_iter().zip(answers) {
-                        values[i] = Ok(refused.clone().filter(|_| is_noscript(&answer)).unwrap_or(answer));
-                    }
-                }
+            let mut pipeline = Pipeline::with_capacity(self.scripts.len() + 1);
+            self.scripts.iter().chain([command]).for_each(|command| _ = pipeline.add_command(command.clone()));
+            let mut values = self.transport.many(&pipeline).await?;
+            value = values.pop().unwrap_or_default();
+            // Where the scripts cannot be loaded, that is what the caller has to know.
+            let refused = values.into_iter().find(|loaded| matches!(loaded, Value::ServerError(_)));
+            if let Some(refused) = refused.filter(|_| is_noscript(&value)) {
+                return Ok(refused);
             }
         }
+        Ok(value)
     }
 }
 
@@ -171,21 +176,18 @@ impl<T: Transport> Carrier<T> {
         self.is_due = false;
         let mut waiting = std::mem::take(&mut *self.shared.queue());
         waiting.retain(|one| !one.reply.is_closed());
-        if waiting.len() == 1 {
-            let Waiting { command, reply } = waiting.swap_remove(0);
-            let _ = reply.send(self.shared.carry_one(command).await);
-            return;
+        let mut batches = Vec::with_capacity(waiting.len().div_ceil(BATCH));
+        let mut waiting = waiting.into_iter().peekable();
+        while waiting.peek().is_some() {
+            let batch: (Vec<_>, Vec<_>) = waiting.by_ref().take(BATCH).map(|one| (one.call, one.reply)).unzip();
+            batches.push(batch);
         }
-        let (mut pipeline, mut replies) = (Pipeline::with_capacity(waiting.len()), Vec::with_capacity(waiting.len()));
-        for Waiting { command, reply } in waiting {
-            pipeline.add_command(command);
-            replies.push(reply);
-        }
-        if !replies.is_empty() {
-            for (reply, value) in replies.into_iter().zip(self.shared.carry_many(pipeline).await) {
+        join_all(batches.into_iter().map(async |(calls, replies)| {
+            for (reply, value) in replies.into_iter().zip(self.shared.carry(&calls).await) {
                 let _ = reply.send(value);
             }
-        }
+        }))
+        .await;
     }
 }
 
@@ -201,19 +203,19 @@ impl<T: Transport> Drop for Carrier<T> {
     }
 }
 
-/// Counts commands as under way for as long as it lives.
-struct UnderWay<'a>(&'a AtomicUsize, usize);
+/// Counts a command as under way for as long as it lives.
+struct UnderWay<'a>(&'a AtomicUsize);
 
 impl<'a> UnderWay<'a> {
-    fn begin(count: &'a AtomicUsize, n: usize) -> Self {
-        count.fetch_add(n, Ordering::Relaxed);
-        Self(count, n)
+    fn begin(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
     }
 }
 
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(self.1, Ordering::Relaxed);
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -25,6 +25,12 @@ impl Keys {
         let mut place = String::with_capacity(self.prefix.len() + key.as_str().len() + 3);
         place.push_str(&self.prefix);
         place.push_str(":{");
+        let is_plain = |byte: u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'{' | b'}' | b'%');
+        if key.as_str().bytes().all(is_plain) {
+            place.push_str(key.as_str());
+            place.push('}');
+            return place;
+        }
         for c in key.as_str().chars() {
             if c.is_control() || matches!(c, '{' | '}' | '%') {
                 for byte in c.encode_utf8(&mut [0; 4]).bytes() {

@@ -10,7 +10,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use redis::{Cmd, Pipeline, Value};
+use redis::Value;
 
 use super::{Hub, Seen, Store, Traits, Watch};
 use crate::env::Env;
@@ -28,6 +28,7 @@ mod url;
 
 use collector::Collector;
 use keys::Keys;
+use script::Call;
 use transport::Link;
 
 /// A store on one Redis or Valkey server, 7.0 or newer.
@@ -107,8 +108,8 @@ impl Redis {
         Ok(Self(Arc::new(Inner { server, keys, hub, inbox, collector })))
     }
 
-    fn command(&self, key: &Key, op: &Op) -> Cmd {
-        script::command(self.0.keys.encode(key).as_bytes(), op, &self.0.inbox)
+    fn call(&self, key: &Key, op: &Op) -> Call {
+        Call::new(self.0.keys.encode(key).as_bytes(), op, &self.0.inbox)
     }
 
     fn reply(&self, key: &Key, op: &Op, value: Result<Value>) -> Result<Reply> {
@@ -135,14 +136,13 @@ impl fmt::Debug for Redis {
 #[async_trait]
 impl Store for Redis {
     async fn apply(&self, key: &Key, op: &Op) -> Result<Reply> {
-        let value = self.0.collector.call(self.command(key, op)).await;
+        let value = self.0.collector.call(self.call(key, op)).await;
         self.reply(key, op, value)
     }
 
     async fn apply_many(&self, ops: &[(Key, Op)]) -> Vec<Result<Reply>> {
-        let mut commands = Pipeline::with_capacity(ops.len());
-        ops.iter().for_each(|(key, op)| _ = commands.add_command(self.command(key, op)));
-        let values = self.0.collector.call_many(commands).await;
+        let calls: Vec<_> = ops.iter().map(|(key, op)| self.call(key, op)).collect();
+        let values = self.0.collector.call_many(&calls).await;
         ops.iter().zip(values).map(|((key, op), value)| self.reply(key, op, value)).collect()
     }
 
@@ -151,7 +151,7 @@ impl Store for Redis {
     }
 
     async fn read(&self, key: &Key) -> Result<Seen> {
-        let value = self.0.collector.call(script::read_command(self.0.keys.encode(key).as_bytes())).await?;
+        let value = self.0.collector.command(&script::read_command(self.0.keys.encode(key).as_bytes())).await?;
         self.decode(key, value, script::record)
     }
 
@@ -160,8 +160,11 @@ impl Store for Redis {
         loop {
             let mut command = redis::cmd("SCAN");
             command.arg(&cursor).arg("MATCH").arg(self.0.keys.pattern()).arg("COUNT").arg(1_000);
-            let page =
-                errors::check(&self.0.server, || "listing the locks".into(), self.0.collector.call(command).await?)?;
+            let page = errors::check(
+                &self.0.server,
+                || "listing the locks".into(),
+                self.0.collector.command(&command).await?,
+            )?;
             let (next, places): (Vec<u8>, Vec<Vec<u8>>) = redis::from_redis_value(page).map_err(|error| {
                 Error::with_source(ErrorKind::Corrupt, format!("Redis at {}: no page of keys", self.0.server), error)
             })?;
@@ -174,7 +177,7 @@ impl Store for Redis {
     }
 
     async fn ping(&self) -> Result<()> {
-        let value = self.0.collector.call(redis::cmd("PING")).await?;
+        let value = self.0.collector.command(&redis::cmd("PING")).await?;
         errors::check(&self.0.server, || "asking whether it answers".into(), value).map(drop)
     }
 

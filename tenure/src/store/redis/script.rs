@@ -44,56 +44,73 @@ pub const FOREIGN: &str = "TENUREFOREIGN";
 /// How many operations one call may carry: enough to share its price, and over in a fraction of a millisecond.
 pub const BATCH: usize = 50;
 
-/// Carries out `op` on the record under `key`. `inbox` is the channel that a later grant is published to; where it is
-/// empty, nothing is.
-pub fn command(key: &[u8], op: &Op, inbox: &str) -> Cmd {
-    batch(&[(key, op)], inbox)
+/// One operation on its way to the script: the key, what is asked, and by whom.
+#[derive(Debug)]
+pub struct Call {
+    /// One after the other.
+    parts: Vec<u8>,
+    key: usize,
+    what: usize,
 }
 
-/// Carries out several operations, at most [`BATCH`], in one call. On a cluster all keys must share a slot.
-pub fn batch(calls: &[(&[u8], &Op)], inbox: &str) -> Cmd {
-    let mut cmd = Cmd::with_capacity(3 + 3 * calls.len(), 300 * calls.len());
-    cmd.arg("EVALSHA").arg(&APPLY.sha).arg(calls.len());
-    for (key, _) in calls {
-        cmd.arg(key);
-    }
-    for (_, op) in calls {
+impl Call {
+    /// Carries out `op` on the record under `key`. `inbox` is the channel that a later grant is published to; where it is
+    /// empty, nothing is.
+    pub fn new(key: &[u8], op: &Op, inbox: &str) -> Self {
+        let mut parts = Vec::with_capacity(key.len() + size(op, inbox));
+        parts.extend(key);
+        let key = parts.len();
         match op {
-            Op::Acquire(op) => cmd.arg(acquisition(op)).arg(claim(op, inbox)),
-            Op::Renew(op) => cmd.arg(timed(2, op.ttl)).arg(op.id.as_bytes()),
-            Op::Release(op) => cmd.arg(timed(3, op.bury)).arg(op.id.as_bytes()),
-        };
+            Op::Acquire(op) => {
+                let max = if op.owner.is_some() { op.max } else { 1 };
+                parts.push(1);
+                let rest = [micros(op.patience), micros(op.memory), max.into(), op.claim.limit().into()];
+                [micros(op.ttl)].into_iter().chain(rest).for_each(|number| parts.extend(double(number)));
+            }
+            Op::Renew(op) => {
+                parts.push(2);
+                parts.extend(double(micros(op.ttl)));
+            }
+            Op::Release(op) => {
+                parts.push(3);
+                parts.extend(double(micros(op.bury)));
+            }
+        }
+        let what = parts.len();
+        match op {
+            Op::Acquire(op) => claim(op, inbox, &mut parts),
+            Op::Renew(op) => parts.extend(op.id.as_bytes()),
+            Op::Release(op) => parts.extend(op.id.as_bytes()),
+        }
+        Self { parts, key, what }
     }
-    cmd
 }
 
-fn timed(kind: u8, span: Duration) -> Vec<u8> {
-    let mut bytes = vec![kind];
-    bytes.extend(double(micros(span)));
-    bytes
-}
-
-fn acquisition(op: &Acquire) -> Vec<u8> {
-    let mut bytes = timed(1, op.ttl);
-    let max = if op.owner.is_some() { op.max } else { 1 };
-    let rest = [micros(op.patience), micros(op.memory), max.into(), op.claim.limit().into()];
-    bytes.extend(rest.into_iter().flat_map(double));
-    bytes
+fn size(op: &Op, inbox: &str) -> usize {
+    match op {
+        Op::Acquire(op) => {
+            let owner = op.owner.as_ref().map_or(0, |owner| owner.as_str().len() + 1);
+            41 + 32 + owner + inbox.len() + op.meta.len()
+        }
+        Op::Renew(_) | Op::Release(_) => 9 + 16,
+    }
 }
 
 /// The part of an entry that the claim brings along, as it is stored.
-fn claim(op: &Acquire, inbox: &str) -> Vec<u8> {
-    let mut bytes = op.id.as_bytes().to_vec();
+fn claim(op: &Acquire, inbox: &str, bytes: &mut Vec<u8>) {
+    bytes.extend(op.id.as_bytes());
     bytes.extend(double(op.claim.permits().into()));
     // An owner may have an empty name: nobody is empty, and everybody has a letter before the name.
-    let owner = op.owner.as_ref().map_or_else(String::new, |owner| format!("o{owner}"));
-    bytes.extend((owner.len() as u16).to_le_bytes());
-    bytes.extend(owner.as_bytes());
+    let owner = op.owner.as_ref().map(Owner::as_str);
+    bytes.extend((owner.map_or(0, |owner| 1 + owner.len()) as u16).to_le_bytes());
+    if let Some(owner) = owner {
+        bytes.push(b'o');
+        bytes.extend(owner.as_bytes());
+    }
     bytes.extend((2 + inbox.len() as u32 + op.meta.len() as u32).to_le_bytes());
     bytes.extend((inbox.len() as u16).to_le_bytes());
     bytes.extend(inbox.as_bytes());
     bytes.extend(&op.meta);
-    bytes
 }
 
 /// A number as Lua has it.
@@ -101,7 +118,30 @@ fn double(number: u64) -> [u8; 8] {
     (number as f64).to_le_bytes()
 }
 
-/// The answer to [`command`].
+/// Has several operations carried out, at most [`BATCH`], one after the other. On a cluster all keys must share a slot.
+pub fn command(calls: &[Call]) -> Cmd {
+    let bytes: usize = calls.iter().map(|call| call.parts.len()).sum();
+    let mut cmd = Cmd::with_capacity(3 + 3 * calls.len(), 64 + bytes);
+    cmd.arg("EVALSHA").arg(&APPLY.sha).arg(calls.len());
+    for Call { parts, key, .. } in calls {
+        cmd.arg(&parts[..*key]);
+    }
+    for Call { parts, key, what } in calls {
+        cmd.arg(&parts[*key..*what]).arg(&parts[*what..]);
+    }
+    cmd
+}
+
+/// The answers to [`command`], one for each call; what the server said instead, where it answered to all of them at once.
+pub fn replies(calls: usize, value: Value) -> std::result::Result<Vec<Value>, Value> {
+    match value {
+        Value::Array(values) if calls > 1 && values.len() == calls => Ok(values),
+        value if calls == 1 => Ok(vec![value]),
+        value => Err(value),
+    }
+}
+
+/// The answer to one call.
 ///
 /// # Errors
 ///
@@ -119,20 +159,6 @@ pub fn reply(op: &Op, value: Value) -> Result<Reply> {
     Ok(Reply { outcome, now })
 }
 
-/// The answers to [`batch`].
-///
-/// # Errors
-///
-/// As [`reply`], each for itself.
-pub fn replies(ops: &[&Op], value: Value) -> Vec<Result<Reply>> {
-    match value {
-        Value::Array(values) if ops.len() > 1 && values.len() == ops.len() => {
-            ops.iter().zip(values).map(|(op, value)| reply(op, value)).collect()
-        }
-        value => ops.iter().map(|op| reply(op, value.clone())).collect(),
-    }
-}
-
 fn as_asked(op: &Op, now: Micros) -> Outcome {
     match op {
         Op::Acquire(op) => Outcome::Held { fence: now, since: now, until: now + micros(op.ttl), waiting: 0 },
@@ -141,8 +167,7 @@ fn as_asked(op: &Op, now: Micros) -> Outcome {
     }
 }
 
-fn packed(bytes: &[u8]) -> Option<(Outcome, Micros)> {
-    let mut bytes = Bytes::copy_from_slice(bytes);
+fn packed(mut bytes: &[u8]) -> Option<(Outcome, Micros)> {
     let kind = bytes.try_get_u8().ok()?;
     let now = number(&mut bytes)?;
     let outcome = match kind {
@@ -310,12 +335,12 @@ fn part(bytes: &mut Bytes, length: usize) -> Option<Bytes> {
 }
 
 /// A whole number, which Lua has as a double.
-fn signed(bytes: &mut Bytes) -> Option<i64> {
+fn signed(bytes: &mut impl Buf) -> Option<i64> {
     let double = bytes.try_get_f64_le().ok()?;
     (double.fract() == 0.0 && double.abs() <= NEVER as f64).then_some(double as i64)
 }
 
-fn number(bytes: &mut Bytes) -> Option<u64> {
+fn number(bytes: &mut impl Buf) -> Option<u64> {
     u64::try_from(signed(bytes)?).ok()
 }
 

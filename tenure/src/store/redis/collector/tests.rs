@@ -2,15 +2,20 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests have their time and their tasks from tokio")]
 
-use super::*;
 use std::time::Duration;
+
 use tokio::sync::Semaphore;
 
-/// Answers each command with its own name, once it may; `SCRIPT` makes the commands that begin with `E` known.
+use super::*;
+use crate::proto::{ClaimId, Op, Release};
+
+/// Answers each call with its key, once it may. A key that begins with `X` has its whole command fail, and before
+/// `SCRIPT` was sent, all do.
 #[derive(Default)]
 struct Echo {
+    /// The commands, as the keys of their calls.
     sent: Mutex<Vec<Vec<String>>>,
-    knows_scripts: std::sync::atomic::AtomicBool,
+    lacks_scripts: std::sync::atomic::AtomicBool,
     gate: Option<Semaphore>,
 }
 
@@ -23,21 +28,47 @@ impl Echo {
         self.gate.as_ref().unwrap().add_permits(1_000);
     }
 
-    async fn answer(&self, names: Vec<String>) -> Vec<Value> {
-        self.sent.lock().unwrap().push(names.clone());
+    async fn answer(&self, command: &Cmd) -> Value {
+        let words: Vec<String> = command
+            .args_iter()
+            .map(|arg| if let redis::Arg::Simple(arg) = arg { String::from_utf8_lossy(arg).into() } else { "".into() })
+            .collect();
+        let keys = match words[0].as_str() {
+            "EVALSHA" => words[3..][..words[2].parse().unwrap()].to_vec(),
+            _ => words,
+        };
+        self.sent.lock().unwrap().push(keys.clone());
         if let Some(gate) = &self.gate {
             gate.acquire().await.unwrap().forget();
         }
-        let answer = |name: String| match &name[..1] {
-            "S" => {
-                self.knows_scripts.store(true, Ordering::Relaxed);
+        match keys[0].as_str() {
+            "SCRIPT" => {
+                self.lacks_scripts.store(false, Ordering::Relaxed);
                 Value::Okay
             }
-            "E" if !self.knows_scripts.load(Ordering::Relaxed) => error("NOSCRIPT none"),
-            "X" => error("OOM no"),
-            _ => Value::SimpleString(name),
-        };
-        names.into_iter().map(answer).collect()
+            _ if self.lacks_scripts.load(Ordering::Relaxed) => error("NOSCRIPT none"),
+            _ if keys.iter().any(|key| key.starts_with('X')) => error("OOM no"),
+            _ if keys.len() == 1 => echoed(&keys[0]),
+            _ => Value::Array(keys.iter().map(|key| echoed(key)).collect()),
+        }
+    }
+
+    fn sent(&self) -> Vec<Vec<String>> {
+        self.sent.lock().unwrap().clone()
+    }
+}
+
+impl Transport for Arc<Echo> {
+    async fn one(&self, command: &Cmd) -> Result<Value> {
+        Ok(self.answer(command).await)
+    }
+
+    async fn many(&self, commands: &Pipeline) -> Result<Vec<Value>> {
+        let mut values = Vec::new();
+        for command in commands.cmd_iter() {
+            values.push(self.answer(command).await);
+        }
+        Ok(values)
     }
 }
 
@@ -45,21 +76,8 @@ fn error(line: &str) -> Value {
     redis::parse_redis_value(format!("-{line}\r\n").as_bytes()).unwrap()
 }
 
-fn name(command: &Cmd) -> String {
-    command
-        .args_iter()
-        .map(|arg| if let redis::Arg::Simple(arg) = arg { String::from_utf8_lossy(arg) } else { "".into() })
-        .collect()
-}
-
-impl Transport for Arc<Echo> {
-    async fn one(&self, command: &Cmd) -> Result<Value> {
-        Ok(self.answer(vec![name(command)]).await.swap_remove(0))
-    }
-
-    async fn many(&self, commands: &Pipeline) -> Result<Vec<Value>> {
-        Ok(self.answer(commands.cmd_iter().map(name).collect()).await)
-    }
+fn echoed(key: &str) -> Value {
+    Value::SimpleString(key.into())
 }
 
 fn collector(echo: Echo) -> (Arc<Echo>, Collector<Arc<Echo>>) {
@@ -67,64 +85,58 @@ fn collector(echo: Echo) -> (Arc<Echo>, Collector<Arc<Echo>>) {
     (echo.clone(), Collector::new(echo, vec![redis::cmd("SCRIPT")]))
 }
 
-fn echoed(name: &str) -> Value {
-    Value::SimpleString(name.into())
+fn call(key: &str) -> Call {
+    Call::new(key.as_bytes(), &Op::Release(Release { id: ClaimId::new(1), bury: Duration::ZERO }), "")
+}
+
+fn crowd(collector: &Collector<Arc<Echo>>) -> Vec<tokio::task::JoinHandle<Value>> {
+    let task = |i| {
+        let collector = collector.clone();
+        tokio::spawn(async move { collector.call(call(&format!("k{i}"))).await.unwrap() })
+    };
+    (0..100).map(task).collect()
 }
 
 #[tokio::test]
-async fn a_lone_command_goes_straight_and_a_crowd_goes_together() {
+async fn a_lone_call_goes_straight_and_a_crowd_goes_together() {
     let (echo, collector) = collector(Echo::default());
-    assert_eq!(collector.call(redis::cmd("alone")).await.unwrap(), echoed("alone"));
-    let tasks: Vec<_> = (0..100)
-        .map(|i| {
-            let collector = collector.clone();
-            tokio::spawn(async move { collector.call(redis::cmd(&format!("c{i}"))).await.unwrap() })
-        })
-        .collect();
-    for (i, task) in tasks.into_iter().enumerate() {
-        assert_eq!(task.await.unwrap(), echoed(&format!("c{i}")), "each gets the answer to its own command");
+    assert_eq!(collector.call(call("alone")).await.unwrap(), echoed("alone"));
+    for (i, task) in crowd(&collector).into_iter().enumerate() {
+        assert_eq!(task.await.unwrap(), echoed(&format!("k{i}")), "each gets its own answer");
     }
     // The transport of this test answers at once, so nothing is ever under way when the next one looks.
-    assert_eq!(echo.sent.lock().unwrap().len(), 101);
+    assert_eq!(echo.sent().len(), 101);
 
     let (echo, collector) = self::collector(Echo::closed());
-    let tasks: Vec<_> = (0..100)
-        .map(|i| {
-            let collector = collector.clone();
-            tokio::spawn(async move { collector.call(redis::cmd(&format!("c{i}"))).await.unwrap() })
-        })
-        .collect();
-    while echo.sent.lock().unwrap().len() < 2 {
+    let tasks = crowd(&collector);
+    while echo.sent().len() < 3 {
         tokio::task::yield_now().await;
     }
     echo.open();
     for (i, task) in tasks.into_iter().enumerate() {
-        assert_eq!(task.await.unwrap(), echoed(&format!("c{i}")));
+        assert_eq!(task.await.unwrap(), echoed(&format!("k{i}")));
     }
-    let sizes: Vec<_> = echo.sent.lock().unwrap().iter().map(Vec::len).collect();
-    assert_eq!(sizes, [1, 99]);
+    let sizes: Vec<_> = echo.sent().iter().map(Vec::len).collect();
+    assert_eq!(sizes, [1, 50, 49]);
 }
 
 #[tokio::test]
-async fn one_error_is_one_commands_error() {
-    let (echo, collector) = collector(Echo::closed());
-    echo.open();
-    let all = ["a", "X", "b", "X", "c"].map(|name| collector.call(redis::cmd(name)));
-    let values = futures_util::future::join_all(all).await;
+async fn one_error_is_one_calls_error() {
+    let (echo, collector) = collector(Echo::default());
+    let values = collector.call_many(&["a", "X", "b"].map(call)).await;
     let values: Vec<_> = values.into_iter().map(Result::unwrap).collect();
-    assert_eq!(values, [echoed("a"), error("OOM no"), echoed("b"), error("OOM no"), echoed("c")]);
+    assert_eq!(values, [echoed("a"), error("OOM no"), echoed("b")]);
+    assert_eq!(echo.sent(), [vec!["a", "X", "b"], vec!["a"], vec!["X"], vec!["b"]]);
 }
 
 #[tokio::test]
 async fn who_is_gone_before_the_sending_is_not_sent_and_harms_nobody() {
     let (echo, collector) = collector(Echo::closed());
-    let calls: Vec<_> = ["first", "gone", "stays"]
-        .map(|name| {
-            let collector = collector.clone();
-            Box::pin(async move { collector.call(redis::cmd(name)).await })
-        })
-        .into();
-    let [mut first, mut gone, mut stays] = <[_; 3]>::try_from(calls).ok().unwrap();
+    let calls = ["first", "gone", "stays"].map(|key| {
+        let collector = collector.clone();
+        Box::pin(async move { collector.call(call(key)).await })
+    });
+    let [mut first, mut gone, mut stays] = calls;
     for call in [&mut first, &mut gone, &mut stays] {
         assert!(futures_util::poll!(call.as_mut()).is_pending());
     }
@@ -132,24 +144,21 @@ async fn who_is_gone_before_the_sending_is_not_sent_and_harms_nobody() {
     // A caller that nobody polls any more keeps nobody waiting.
     echo.open();
     assert_eq!(stays.await.unwrap(), echoed("stays"));
-    assert_eq!(*echo.sent.lock().unwrap(), [["first"], ["stays"]]);
+    assert_eq!(echo.sent(), [["first"], ["stays"]]);
     drop(first);
     assert_eq!(collector.0.under_way.load(Ordering::Relaxed), 0);
 }
 
 #[tokio::test]
-async fn scripts_are_loaded_once_for_all_who_lack_them() {
+async fn scripts_are_loaded_for_who_lacks_them() {
     let (echo, collector) = collector(Echo::default());
-    let mut pipeline = Pipeline::new();
-    for name in ["E1", "a", "E2"] {
-        pipeline.cmd(name);
-    }
-    let values: Vec<_> = collector.call_many(pipeline).await.into_iter().map(Result::unwrap).collect();
-    assert_eq!(values, [echoed("E1"), echoed("a"), echoed("E2")]);
-    assert_eq!(*echo.sent.lock().unwrap(), [vec!["E1", "a", "E2"], vec!["SCRIPT", "E1", "E2"]]);
-    echo.knows_scripts.store(false, Ordering::Relaxed);
-    assert_eq!(collector.call(redis::cmd("E3")).await.unwrap(), echoed("E3"));
-    assert_eq!(echo.sent.lock().unwrap()[3], ["SCRIPT", "E3"]);
+    echo.lacks_scripts.store(true, Ordering::Relaxed);
+    let values: Vec<_> = collector.call_many(&["a", "b"].map(call)).await.into_iter().map(Result::unwrap).collect();
+    assert_eq!(values, [echoed("a"), echoed("b")]);
+    assert_eq!(echo.sent(), [vec!["a", "b"], vec!["SCRIPT"], vec!["a", "b"]]);
+    echo.lacks_scripts.store(true, Ordering::Relaxed);
+    assert_eq!(collector.call(call("c")).await.unwrap(), echoed("c"));
+    assert_eq!(echo.sent()[3..], [["c"], ["SCRIPT"], ["c"]]);
 }
 
 #[test]
@@ -159,17 +168,17 @@ fn a_runtime_that_ends_leaves_no_caller_hanging() {
     let (first, carrying) = (runtime(), runtime());
     let alone = first.spawn({
         let collector = collector.clone();
-        async move { collector.call(redis::cmd("alone")).await }
+        async move { collector.call(call("alone")).await }
     });
     first.block_on(tokio::task::yield_now());
     // The carrier of this queue is spawned on a runtime that ends before it runs.
-    let mut queued = Box::pin(collector.call(redis::cmd("queued")));
+    let mut queued = Box::pin(collector.call(call("queued")));
     carrying.block_on(async { assert!(futures_util::poll!(queued.as_mut()).is_pending()) });
     drop(carrying);
     let error = runtime().block_on(queued).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
     echo.open();
     first.block_on(alone).unwrap().unwrap();
-    let late = async { tokio::time::timeout(Duration::from_secs(5), collector.call(redis::cmd("late"))).await };
+    let late = async { tokio::time::timeout(Duration::from_secs(5), collector.call(call("late"))).await };
     assert_eq!(first.block_on(late).unwrap().unwrap(), echoed("late"));
 }
