@@ -1,7 +1,7 @@
 //! What a hold costs its client: a lock taken and released through the whole library, against a bare client that does
 //! `SET NX PX` and a compare-and-delete by script; and the same scripts over the client crate's own connection.
 //!
-//! Each figure is the median of five runs in which the sides take turns, on one worker thread.
+//! Each figure is the median of fifteen short runs in which the sides take turns, on one worker thread.
 
 #![allow(clippy::disallowed_methods, reason = "benchmarks live in real time")]
 
@@ -16,7 +16,7 @@ use tenure::{Guard, Lock, Locks};
 use testkit::Redis as Server;
 use testkit::bench::{Limit, Stopwatch, figure, median, resident_bytes};
 
-const RUNS: usize = 5;
+const RUNS: usize = 15;
 
 const DELETE_OWN: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0";
 
@@ -39,14 +39,14 @@ fn main() {
 
 /// One pair of calls at a time.
 async fn latency(server: &Server, locks: &Locks, stock: &MultiplexedConnection) {
-    let [ours, bare] = compare(server, 1, 5_000, [&Side::Tenure(locks.clone()), &Side::Bare(stock.clone())]).await;
+    let [ours, bare] = compare(server, 1, 1_500, [&Side::Tenure(locks.clone()), &Side::Bare(stock.clone())]).await;
     at_most("latency of a free lock, 1 task", 1.15, ours.time, bare.time);
     at_most("server CPU of a free lock, 1 task", 2.0, ours.server, bare.server);
 }
 
 async fn throughput(server: &Server, locks: &Locks, stock: &MultiplexedConnection) {
     let sides = [&Side::Tenure(locks.clone()), &Side::SameScripts(stock.clone()), &Side::Bare(stock.clone())];
-    let [ours, theirs, bare] = compare(server, 128, 400, sides).await;
+    let [ours, theirs, bare] = compare(server, 128, 200, sides).await;
     let absolutes = format!("{:.0} against {:.0} pairs/s", 1e6 / ours.time, 1e6 / theirs.time);
     figure("throughput of free locks, 128 tasks", theirs.time / ours.time, Limit::AtLeast(1.8), &absolutes);
     at_most("client CPU of free locks, 128 tasks", 0.4, ours.client, theirs.client);

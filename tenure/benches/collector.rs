@@ -1,7 +1,7 @@
 //! What gathering commands gains over the client crate's own multiplexed connection, which sends the same scripts.
 //!
 //! One line per figure: `name: ratio (limit) [absolutes]`. Client and server share nothing but the loopback; the client
-//! has one worker thread. Each figure is the median of five runs, the two sides taking turns.
+//! has one worker thread. Each figure is the median of fifteen short runs, the two sides taking turns.
 
 #![allow(clippy::disallowed_methods, reason = "benchmarks live in real time")]
 
@@ -15,7 +15,7 @@ use tenure::proto::{Acquire, Claim, ClaimId, Op, Outcome, Release};
 use tenure::store::{Redis, Store, redis_script};
 use testkit::bench::{Cost, Limit, Stopwatch, figure, median};
 
-const RUNS: usize = 5;
+const RUNS: usize = 15;
 
 fn main() {
     let server = testkit::Redis::start();
@@ -27,17 +27,17 @@ fn main() {
         let client = redis::Client::open(format!("{}?protocol=resp3", server.url())).expect("its address is a URL");
         let stock = client.get_multiplexed_async_connection().await.expect("the server can be connected to");
 
-        let (ours, theirs) = compare(&store, &stock, 1, 8_000).await;
+        let (ours, theirs) = compare(&store, &stock, 1, 1_500).await;
         let latency = |run: &Run| run.cost.time / run.pairs;
         at_most("collector: latency of a pair at 1 task", 1.15, latency(&ours), latency(&theirs));
 
-        let (ours, theirs) = compare(&store, &stock, 128, 400).await;
+        let (ours, theirs) = compare(&store, &stock, 128, 200).await;
         let (rate, cpu) = (|run: &Run| run.pairs / run.cost.time * 1e6, |run: &Run| run.cost.cpu / run.pairs);
         let absolutes = format!("{:.0} against {:.0} pairs/s", rate(&ours), rate(&theirs));
         figure("collector: throughput at 128 tasks", rate(&ours) / rate(&theirs), Limit::AtLeast(1.8), &absolutes);
         at_most("collector: client CPU of a pair at 128 tasks", 0.4, cpu(&ours), cpu(&theirs));
 
-        let (ours, theirs) = compare(&store, &stock, 1_024, 40).await;
+        let (ours, theirs) = compare(&store, &stock, 1_024, 20).await;
         at_most("collector: p99 at 1,024 tasks", 1.0, ours.p99, theirs.p99);
     });
 }

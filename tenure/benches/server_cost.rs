@@ -1,6 +1,6 @@
 //! What the scripts cost the server: its CPU time per operation, the operations pipelined.
 //!
-//! Every figure is a ratio of two costs that were measured in one run, taking turns, medians of five.
+//! Every figure is a ratio of two costs that were measured in one run, taking turns, medians of fifteen.
 
 #![allow(clippy::disallowed_methods, reason = "benchmarks live in real time")]
 
@@ -15,9 +15,9 @@ use testkit::bench::{Limit, figure, median};
 
 const INBOX: &str = "tenure:inbox:0123456789abcdef";
 const LOCKS: u128 = 200;
-const RUNS: usize = 5;
+const RUNS: usize = 15;
 /// How many commands a run sends at least.
-const COMMANDS: usize = 20_000;
+const COMMANDS: usize = 8_000;
 const BARE_RELEASE: &str =
     "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) else return 0 end";
 
