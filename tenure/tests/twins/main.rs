@@ -36,6 +36,8 @@ use tenure::proto::{
 };
 use tenure::store::redis_script as script;
 
+mod draw;
+
 #[test]
 fn the_twin_answers_pushes_and_stores_what_the_rule_does() {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
@@ -261,93 +263,4 @@ fn sorted(mut record: Record) -> Record {
     record.holders.sort_by_key(|entry| (entry.fence, entry.since, entry.id));
     record.buried.sort_by_key(|grave| grave.id);
     record
-}
-
-// -- what is drawn ---------------------------------------------------------------------------------------------------
-
-/// How a history is drawn.
-struct Shape {
-    ids: u128,
-    limit: u32,
-    ttl: Micros,
-    patience: Micros,
-    memory: Micros,
-    step: Micros,
-    owned: f64,
-    whole: f64,
-}
-
-impl Twins {
-    fn shape(&mut self) -> Shape {
-        let rng = &mut self.rng;
-        let mut of = |choices: &[u64]| choices[rng.random_range(0..choices.len())];
-        let second = 1_000_000;
-        Shape {
-            ids: of(&[2, 3, 5, 12, 12, 40, 1_000]).into(),
-            limit: of(&[u64::from(Claim::ALL), u64::from(Claim::ALL), 1, 3, 50]) as u32,
-            ttl: of(&[second / 100, second, 30 * second]),
-            patience: of(&[second / 100, second, 30 * second]),
-            memory: of(&[0, 1_000, second, 60 * second]),
-            step: of(&[1, 10, 1_000, 100_000, 2 * second]),
-            owned: of(&[0, 1, 3]) as f64 * 0.3,
-            whole: of(&[0, 1, 5]) as f64 * 0.1,
-        }
-    }
-
-    fn step(&mut self, shape: &Shape) -> Micros {
-        match self.rng.random_range(0..200) {
-            0..20 => 0,
-            199 => self.rng.random_range(0..shape.step * 100),
-            _ => self.rng.random_range(0..=shape.step),
-        }
-    }
-
-    fn op(&mut self, history: &History, shape: &Shape) -> (usize, Op) {
-        let rng = &mut self.rng;
-        let earlier = history.calls.last().and_then(|call| call.ops.first());
-        if let Some(again) = earlier.filter(|_| rng.random_bool(0.05)) {
-            return again.clone();
-        }
-        let lock = rng.random_range(0..history.records.len());
-        let record = &history.records[lock];
-        let known: Vec<ClaimId> = match rng.random_range(0..12) {
-            0..3 => record.holders.iter().map(|entry| entry.id).collect(),
-            3 => record.queue.iter().map(|entry| entry.id).collect(),
-            4 => record.queue.iter().take(1).map(|entry| entry.id).collect(),
-            5 => record.buried.iter().take(2).map(|grave| grave.id).collect(),
-            _ => Vec::new(),
-        };
-        let drawn = ClaimId::new(rng.random_range(0..shape.ids));
-        let id = if known.is_empty() { drawn } else { known[rng.random_range(0..known.len())] };
-        let op = match rng.random_range(0..100) {
-            0..70 => Op::Acquire(self.acquire(id, shape)),
-            70..80 => Op::Renew(Renew { id, ttl: self.span(shape.ttl) }),
-            _ => {
-                let bury = if rng.random_bool(0.1) { rng.random_range(0..=shape.ttl) } else { 0 };
-                Op::Release(Release { id, bury: Duration::from_micros(bury) })
-            }
-        };
-        (lock, op)
-    }
-
-    fn acquire(&mut self, id: ClaimId, shape: &Shape) -> Acquire {
-        let (ttl, memory) = (self.span(shape.ttl), self.span(shape.memory));
-        let patience = if self.rng.random_bool(0.2) { Duration::ZERO } else { self.span(shape.patience) };
-        let rng = &mut self.rng;
-        // Most ids ask for the same each time, as clients do.
-        let mut own = StdRng::seed_from_u64(u64::from(id.as_bytes()[15]));
-        let draw = if rng.random_bool(0.9) { &mut own } else { &mut *rng };
-        let limit = if draw.random_bool(0.01) { draw.random_range(1..5) } else { shape.limit };
-        let permits = if draw.random_bool(shape.whole) { limit } else { draw.random_range(1..=limit.min(3)) };
-        let owner = draw.random_bool(shape.owned).then(|| Owner::new(["", "ann", "bob"][draw.random_range(0..3)]));
-        let meta: Vec<u8> = (0..draw.random_range(0..40)).map(|_| draw.random()).collect();
-        let max = if rng.random_bool(0.1) { rng.random_range(0..3) } else { rng.random_range(1..30) };
-        let claim = Claim::new(permits, limit).unwrap();
-        Acquire { id, claim, ttl, patience, owner, max, memory, meta: Bytes::from(meta) }
-    }
-
-    fn span(&mut self, most: Micros) -> Duration {
-        let least = if self.rng.random_bool(0.05) { 0 } else { most / 2 };
-        Duration::from_micros(self.rng.random_range(least..=most))
-    }
 }
