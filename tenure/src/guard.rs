@@ -138,7 +138,7 @@ impl Guard {
             return Err(self.lost_error(hold.loss().unwrap_or(Loss::Expired)));
         }
         let sent = env.now();
-        let op = Op::Renew(Renew { id: hold.id, ttl: hold.ttl });
+        let op = Op::Renew(Renew { id: hold.id, ttl: hold.ttl, fence: 0 });
         let reply = self.client.core.apply(&hold.key, &op, hold.op_timeout).await?;
         if !matches!(reply.outcome, Outcome::Held { .. }) {
             self.client.keeper.lose(hold, Loss::Gone);
@@ -161,7 +161,7 @@ impl Guard {
     /// When the future is dropped, the release goes on in the background.
     pub async fn release(mut self) -> Result<bool> {
         self.client.keeper.retire(&self.hold);
-        let op = Op::Release(Release { id: self.hold.id, bury: self.hold.bury() });
+        let op = Op::Release(Release { id: self.hold.id, bury: self.hold.bury(), fence: 0 });
         let reply = self.client.core.apply(&self.hold.key, &op, self.hold.op_timeout).await?;
         self.released = true;
         let was_ours = reply.outcome == Outcome::Gone { was: Was::Holding };

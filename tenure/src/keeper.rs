@@ -193,8 +193,10 @@ impl Shared {
 
     async fn renew(&self, batch: Vec<Arc<Hold>>) {
         let sent = self.core.env.now();
-        let ops: Vec<_> =
-            batch.iter().map(|hold| (hold.key.clone(), Op::Renew(Renew { id: hold.id, ttl: hold.ttl }))).collect();
+        let ops: Vec<_> = batch
+            .iter()
+            .map(|hold| (hold.key.clone(), Op::Renew(Renew { id: hold.id, ttl: hold.ttl, fence: 0 })))
+            .collect();
         // Three attempts fit into what remains to the one that has least.
         let limit =
             batch.iter().map(|hold| hold.op_timeout.min((hold.deadline() - sent) / 3)).min().unwrap_or_default();
@@ -240,7 +242,7 @@ impl Shared {
     }
 
     async fn part(&self, batch: Vec<Parting>) {
-        let op = |parting: &Parting| Op::Release(Release { id: parting.id, bury: parting.bury });
+        let op = |parting: &Parting| Op::Release(Release { id: parting.id, bury: parting.bury, fence: 0 });
         let ops: Vec<_> = batch.iter().map(|parting| (parting.key.clone(), op(parting))).collect();
         let limit = batch.iter().map(|parting| parting.op_timeout).max().unwrap_or_default();
         let replies = self.core.apply_many(&ops, limit).await;
