@@ -37,6 +37,7 @@ mod hold;
 mod info;
 mod keeper;
 mod key;
+mod line;
 mod lock;
 mod locks;
 mod metrics;

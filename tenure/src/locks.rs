@@ -16,6 +16,7 @@ use crate::event::{Events, Teller};
 use crate::info::{Holder, LockInfo};
 use crate::keeper::Keeper;
 use crate::key::Key;
+use crate::line::Lines;
 use crate::lock::LockBuilder;
 use crate::metrics::{Counters, Metrics};
 use crate::options::{Options, invalid, option_setters};
@@ -223,7 +224,13 @@ impl LocksBuilder {
                 "metrics prefix {prefix:?}: give letters, digits and _, not beginning with a digit"
             )));
         }
-        let core = Arc::new(Core { store, env, teller: Teller::new(), counters: Counters::default() });
+        let core = Arc::new(Core {
+            store,
+            env,
+            teller: Teller::new(),
+            counters: Counters::default(),
+            lines: Lines::default(),
+        });
         let keeper = Keeper::new(core.clone());
         let client = Client { core, keeper, options, prefix, closed: AtomicBool::new(false) };
         Ok(Locks { client: Arc::new(client), owner: None })
