@@ -10,7 +10,7 @@ use crate::env::Moment;
 use crate::error::{Error, ErrorKind, Result};
 use crate::hold::{Fence, Hold, HoldState, Loss, certain_until};
 use crate::info::{Meta, time};
-use crate::line::Place;
+use crate::line::{Contact, Place};
 use crate::proto::{ClaimId, Op, Outcome, Release, Renew, Was};
 
 /// A hold on a lock. It is renewed in the background for as long as the guard lives, unless the watchdog is off.
@@ -146,11 +146,13 @@ impl Guard {
         let sent = env.now();
         let op = Op::Renew(Renew { id: hold.id, ttl: hold.ttl, fence: hold.fence.get() });
         let reply = self.client.core.apply(&hold.key, &op, hold.op_timeout).await?;
-        if !matches!(reply.outcome, Outcome::Held { .. }) {
+        let Outcome::Held { waiting, .. } = reply.outcome else {
             self.client.keeper.lose(hold, Loss::Gone);
             return Err(self.lost_error(Loss::Gone));
-        }
-        match hold.extend(certain_until(sent, hold.ttl), env.now()) {
+        };
+        let now = env.now();
+        hold.heard(Contact { now: reply.now, at: now, waiting });
+        match hold.extend(certain_until(sent, hold.ttl), now) {
             true => Ok(()),
             false => Err(self.lost_error(Loss::Expired)),
         }

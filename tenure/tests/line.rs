@@ -165,20 +165,25 @@ async fn a_task_that_leaves_the_line_passes_its_turn_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_is_handed_a_hold_and_never_looks_passes_it_on() {
-    let (locks, store) = client();
-    let lock = mutex(&locks);
-    let guard = lock.lock().await.unwrap();
-    let mut unseen = Box::pin(lock.lock().into_future());
-    assert!(futures_util::poll!(unseen.as_mut()).is_pending());
-    let behind = waiter(&lock);
-    tokio::time::sleep(ms(1)).await;
-    store.take_ops();
-    drop(guard);
-    tokio::time::sleep(ms(1)).await;
-    drop(unseen);
-    let guard = behind.await.unwrap().unwrap();
-    assert!(guard.is_held() && store.take_ops().is_empty(), "from hand to hand, without the store");
+async fn who_is_given_its_turn_and_never_looks_passes_it_on() {
+    // Without time between, it is the turn to ask the store; with some, it is a hold.
+    for pause in [ms(0), ms(1)] {
+        let (locks, store) = client();
+        let lock = mutex(&locks);
+        let guard = lock.lock().await.unwrap();
+        let mut unseen = Box::pin(lock.lock().into_future());
+        assert!(futures_util::poll!(unseen.as_mut()).is_pending());
+        let behind = waiter(&lock);
+        tokio::time::sleep(pause).await;
+        run_ready().await;
+        store.take_ops();
+        drop(guard);
+        tokio::time::sleep(pause).await;
+        drop(unseen);
+        let guard = tokio::time::timeout(ms(100), behind).await.expect("its turn comes").unwrap().unwrap();
+        assert!(guard.is_held());
+        assert_eq!(store.acquires() == 0, !pause.is_zero(), "a hold goes from hand to hand, without the store");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -222,20 +227,32 @@ async fn a_successor_does_not_rest_on_a_renewal_that_was_under_way() {
     let lock = locks.mutex("a").ttl(ms(9_000)).build().unwrap();
     let guard = lock.lock().await.unwrap();
     let next = waiter(&lock);
-    // A first renewal brings the store's word up to date, and the second one hangs.
-    tokio::time::sleep(ms(5_900)).await;
-    assert!(guard.refresh().await.is_ok());
+    // The renewal at six seconds hangs, shortly after the store was heard.
+    tokio::time::sleep(ms(5_950)).await;
+    guard.refresh().await.unwrap();
+    store.fault(Fault::Hang);
+    tokio::time::sleep(ms(60)).await;
+    store.take_ops();
     drop(guard);
     let next = next.await.unwrap().unwrap();
-    store.fault(Fault::Hang);
-    tokio::time::sleep(ms(3_050)).await;
-    let third = waiter(&lock);
-    run_ready().await;
+    assert_eq!(store.take_ops(), [], "it was handed on");
     store.fault(Fault::None);
-    drop(next);
-    let third = third.await.unwrap().unwrap();
     tokio::time::sleep(ms(8_000)).await;
-    assert!(third.is_held() && third.remaining() > ms(3_000), "{:?}", third.remaining());
+    assert!(next.is_held() && next.remaining() > ms(3_000), "{:?}", next.remaining());
+}
+
+#[tokio::test(start_paused = true)]
+async fn others_that_the_store_knows_of_are_next() {
+    let (ours, theirs, _store) = two_clients();
+    let guard = mutex(&ours).lock().await.unwrap();
+    let (foreign, own) = (waiter(&mutex(&theirs)), waiter(&mutex(&ours)));
+    tokio::time::sleep(ms(1)).await;
+    guard.refresh().await.unwrap();
+    drop(guard);
+    let foreign = foreign.await.unwrap().unwrap();
+    assert!(!own.is_finished());
+    drop(foreign);
+    own.await.unwrap().unwrap();
 }
 
 #[tokio::test(start_paused = true)]
