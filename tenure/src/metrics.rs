@@ -20,7 +20,7 @@ pub struct Metrics {
     pub released: u64,
     /// Holds that were lost.
     pub lost: u64,
-    /// Renewals that the watchdog made.
+    /// Renewals that came through: the watchdog's, and those asked for by `refresh`.
     pub renewals: u64,
     /// Claims that ended because their time or their retries were used up; they are in `failed` too.
     pub timeouts: u64,
@@ -126,7 +126,7 @@ impl fmt::Display for Metrics {
             ("failed", "Claims that ended without a hold.", self.failed),
             ("released", "Holds that were released.", self.released),
             ("lost", "Holds that were lost.", self.lost),
-            ("renewals", "Renewals by the watchdog.", self.renewals),
+            ("renewals", "Renewals that came through.", self.renewals),
             ("timeouts", "Claims whose time for waiting was used up.", self.timeouts),
         ];
         for (name, help, value) in counters {
