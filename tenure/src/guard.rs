@@ -184,7 +184,7 @@ impl Guard {
     /// When the future is dropped, the release goes on in the background.
     pub async fn release(mut self) -> Result<bool> {
         self.client.keeper.retire(&self.hold);
-        let op = Op::Release(Release { id: self.hold.id, bury: self.hold.bury() });
+        let op = Op::Release(Release { id: self.hold.id, bury: self.hold.bury(), fence: 0 });
         let reply = self.client.core.apply(&self.hold.key, &op, self.hold.op_timeout).await?;
         self.released = true;
         let was_ours = reply.outcome == Outcome::Gone { was: Was::Holding };

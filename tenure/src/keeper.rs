@@ -164,7 +164,7 @@ impl Attempt {
     }
 
     pub(crate) fn op(self, hold: &Hold) -> Op {
-        Op::Renew(Renew { id: hold.id, ttl: self.lease })
+        Op::Renew(Renew { id: hold.id, ttl: self.lease, fence: 0 })
     }
 }
 

@@ -140,7 +140,7 @@ impl Locks {
         let mut broken = Vec::new();
         for holder in self.read_key(key.clone()).await?.holders {
             let bury = holder.until.duration_since(holder.since).unwrap_or_default();
-            let op = Op::Release(Release { id: holder.id, bury });
+            let op = Op::Release(Release { id: holder.id, bury, fence: 0 });
             let reply = self.client.core.apply(&key, &op, self.client.options.op_timeout).await?;
             if reply.outcome == (Outcome::Gone { was: Was::Holding }) {
                 broken.push(holder);

@@ -40,7 +40,7 @@ impl Shared {
     }
 
     pub(crate) async fn part(&self, batch: Vec<Parting>) {
-        let op = |parting: &Parting| Op::Release(Release { id: parting.id, bury: parting.bury });
+        let op = |parting: &Parting| Op::Release(Release { id: parting.id, bury: parting.bury, fence: 0 });
         let ops: Vec<_> = batch.iter().map(|parting| (parting.key.clone(), op(parting))).collect();
         let limit = batch.iter().map(|parting| parting.op_timeout).max().unwrap_or_default();
         let mut under_way = UnderWay { shared: self, batch };

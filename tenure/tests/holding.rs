@@ -48,7 +48,9 @@ async fn a_hold_that_cannot_be_renewed_is_suspect_first_and_lost_before_the_stor
         while let Ok(Some(event)) = tokio::time::timeout(ms(0), events.recv()).await {
             seen.push(event.what);
         }
-        assert!(matches!(&seen[..], [What::Suspect { .. }, What::Lost { loss: Loss::Expired, .. }]), "{seen:?}");
+        let story =
+            matches!(&seen[..], [What::Suspect { .. }, What::NodeDown { .. }, What::Lost { loss: Loss::Expired, .. }]);
+        assert!(story, "{seen:?}");
         assert_eq!(locks.metrics().lost, 1);
     }
 }
