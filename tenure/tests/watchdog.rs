@@ -46,7 +46,7 @@ async fn renewals_come_at_a_third_of_the_ttl_sooner_when_the_store_is_slow_and_t
 async fn renewals_come_sooner_when_the_store_fails_often_and_then_again_at_a_third() {
     let (locks, store) = client();
     let guard = hold(&locks, "a", ms(30_000)).await;
-    // A second of each four nothing gets through, and somebody else of this client asks all the time.
+    // Somebody else of this client is refused, and let in and released, by turns.
     let busy = locks.mutex("b").build().unwrap();
     for turn in 0..200 {
         store.fault(if turn % 2 == 0 { Fault::Refuse } else { Fault::None });
@@ -55,11 +55,11 @@ async fn renewals_come_sooner_when_the_store_fails_often_and_then_again_at_a_thi
     }
     store.fault(Fault::None);
     let rate = locks.health()[0].failure_rate;
-    assert!((0.4..0.6).contains(&rate), "{rate}");
+    assert!((0.25..0.4).contains(&rate), "{rate}");
     guard.refresh().await.unwrap();
     store.take_sends();
-    sleep(ms(6_000)).await;
-    assert!(store.take_sends().iter().any(common::Send::is_renewal), "within 6 s, not 10");
+    sleep(ms(8_000)).await;
+    assert!(store.take_sends().iter().any(common::Send::is_renewal), "within 8 s, not 10");
     sleep(ms(300_000)).await;
     assert!(gaps(&store, ms(60_000)).await.iter().all(|gap| *gap > ms(9_500)));
     assert!(guard.is_held());
@@ -84,14 +84,17 @@ async fn three_attempts_fit_before_the_deadline_however_slow_the_store_had_been(
             store.delay(ms(delay));
             let guard = hold(&locks, "a", ms(3_000)).await;
             sleep(ms(60_000)).await;
+            // After this, nothing is under way.
+            guard.refresh().await.unwrap();
             store.fault(fault);
             store.take_sends();
             assert_eq!(guard.lost().await, Loss::Expired);
             let lost = Instant::now();
             let sends: Vec<_> = store.take_sends().into_iter().filter(common::Send::is_renewal).collect();
-            assert!(sends.len() >= 3, "{fault:?} with {delay} ms: {} attempts", sends.len());
+            let left: Vec<_> = sends.iter().map(|send| lost - send.at).collect();
+            assert!(sends.len() >= 3, "{fault:?} with {delay} ms: attempts with {left:?} left");
             // The third had the time that an answer would have taken.
-            assert!(lost - sends[2].at > ms(delay), "{fault:?} with {delay} ms: {:?}", lost - sends[2].at);
+            assert!(left[2] > ms(delay), "{fault:?} with {delay} ms: attempts with {left:?} left");
         }
     }
 }
@@ -150,7 +153,8 @@ async fn what_is_in_doubt_goes_first_and_the_earliest_deadline_before_others() {
 #[tokio::test(start_paused = true)]
 async fn a_refresh_counts_as_a_renewal() {
     let (locks, store) = client();
-    let guard = hold(&locks, "a", ms(3_000)).await;
+    let lock = locks.mutex("a").ttl(ms(3_000)).watchdog_interval(ms(1_000)).build().unwrap();
+    let guard = lock.lock().await.unwrap();
     sleep(ms(900)).await;
     guard.refresh().await.unwrap();
     store.take_sends();
