@@ -191,7 +191,7 @@ impl Spec {
     pub(crate) fn is_like(&self, other: &Self) -> bool {
         let (ours, theirs) = (&self.options, &other.options);
         let kept = |options: &Options| {
-            (options.watchdog, options.ttl, options.watchdog_interval, options.fence_memory, options.op_timeout)
+            (options.watchdog_interval, options.ttl, options.max_hold, options.fence_memory, options.op_timeout)
         };
         ours.watchdog && kept(ours) == kept(theirs) && self.meta == other.meta
     }

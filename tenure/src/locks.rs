@@ -13,6 +13,7 @@ use crate::env::Env;
 use crate::error::ErrorKind;
 use crate::error::Result;
 use crate::event::{Events, Teller};
+use crate::health::{NodeHealth, Vitals};
 use crate::info::{Holder, LockInfo};
 use crate::keeper::Keeper;
 use crate::key::Key;
@@ -159,6 +160,29 @@ impl Locks {
         self.client.core.counters.snapshot(&self.client.prefix)
     }
 
+    /// How the nodes of the store fare, as far as this client has learned from what it asked them: one for each node.
+    ///
+    /// It asks nobody. It looks once at every hold.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> tenure::Result<()> {
+    /// let locks = tenure::open("memory:").await?;
+    /// let _guard = locks.mutex("invoice-42").build()?.lock().await?;
+    /// for node in locks.health() {
+    ///     println!("{} answers in {:?} and keeps {} holds", node.node, node.latency, node.holds);
+    ///     assert!(node.up && node.holds == 1);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn health(&self) -> Vec<NodeHealth> {
+        let core = &self.client.core;
+        let (holds, soonest) = self.client.keeper.census();
+        let now = core.env.now();
+        vec![core.vitals.health(core.node().to_owned(), holds, soonest.map(|deadline| deadline - now))]
+    }
+
     /// The store.
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.client.core.store
@@ -230,6 +254,7 @@ impl LocksBuilder {
             teller: Teller::new(),
             counters: Counters::default(),
             lines: Lines::default(),
+            vitals: Vitals::default(),
         });
         let keeper = Keeper::new(core.clone());
         let client = Client { core, keeper, options, prefix, closed: AtomicBool::new(false) };
