@@ -9,9 +9,11 @@ use crate::env::{Env, Moment};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Teller, What};
 use crate::health::{Turn, Vitals};
-use crate::hold::{Hold, Loss};
+use crate::hold::{Fence, Hold, Loss};
+use crate::info::LockInfo;
 use crate::keeper::Keeper;
 use crate::key::Key;
+use crate::line::Lines;
 use crate::metrics::Counters;
 use crate::options::Options;
 use crate::proto::{Op, Reply};
@@ -43,6 +45,7 @@ pub(crate) struct Core {
     pub(crate) env: Env,
     pub(crate) teller: Teller,
     pub(crate) counters: Counters,
+    pub(crate) lines: Lines,
     pub(crate) vitals: Vitals,
 }
 
@@ -87,6 +90,18 @@ impl Core {
         self.store.traits().kind
     }
 
+    /// How a lock stands, with a limit on how long the answer may take.
+    pub(crate) async fn info(&self, key: &Key, limit: Duration) -> Result<LockInfo> {
+        let seen = self.env.timeout(limit, self.store.read(key)).await.unwrap_or_else(|| Err(silent(limit)))?;
+        Ok(LockInfo::new(key, seen, self.store.traits().stale_reads))
+    }
+
+    /// The names of the locks, with a limit on how long the answer may take, be it ten times that of one operation: there
+    /// may be many.
+    pub(crate) async fn scan(&self, limit: Duration) -> Result<Vec<Key>> {
+        self.env.timeout(10 * limit, self.store.scan()).await.unwrap_or_else(|| Err(silent(10 * limit)))
+    }
+
     pub(crate) fn tell(&self, name: &Key, what: impl FnOnce() -> What) {
         self.teller.tell(name, what);
     }
@@ -98,8 +113,15 @@ impl Core {
             self.counters.lost.fetch_add(1, Relaxed);
             self.counters.hold.record(self.env.now() - hold.since);
             self.tell(&hold.key, || What::Lost { fence: hold.fence, loss });
+            self.lines.lost(hold);
         }
         news
+    }
+
+    /// Takes note that a hold was handed on to another task of this process.
+    pub(crate) fn handed_on(&self, key: &Key, held: Duration, fence: Fence) {
+        self.counters.handed_on.fetch_add(1, Relaxed);
+        self.tell(key, || What::HandedOn { held, fence });
     }
 
     /// Takes note that a hold was released.
@@ -112,6 +134,10 @@ impl Core {
 /// Whether the error says that the node does not serve us, not that it did not like what was asked.
 fn of_the_node(error: &Error) -> bool {
     error.is_transient() || error.kind() == ErrorKind::Denied
+}
+
+fn silent(limit: Duration) -> Error {
+    Error::new(ErrorKind::Unavailable, format!("the store did not answer within {limit:?}"))
 }
 
 fn no_reply(limit: Duration) -> Error {

@@ -63,7 +63,14 @@ pub enum What {
         /// How it was lost.
         loss: Loss,
     },
-    /// The hold was released.
+    /// The hold was passed to the next task of this process without asking the store, when its guard went.
+    HandedOn {
+        /// How long it was held.
+        held: Duration,
+        /// The token of the next one.
+        fence: Fence,
+    },
+    /// The hold was released, and had not been lost before.
     Released {
         /// How long it was held.
         held: Duration,
@@ -103,6 +110,7 @@ impl fmt::Display for Event {
             What::Renewed { remaining } => write!(f, "{name}: renewed, certain for {remaining:?}"),
             What::Suspect { remaining, error } => write!(f, "{name}: in doubt, certain for {remaining:?}: {error}"),
             What::Lost { fence, loss } => write!(f, "{name}: lost with fence {fence}: {loss}"),
+            What::HandedOn { held, fence } => write!(f, "{name}: handed on with fence {fence} after {held:?}"),
             What::Released { held, was_ours: true } => write!(f, "{name}: released after {held:?}"),
             What::Released { held, was_ours: false } => {
                 write!(f, "{name}: no longer ours at its release after {held:?}")

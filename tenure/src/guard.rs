@@ -11,6 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::hold::{Fence, Hold, HoldState, Loss};
 use crate::info::{Meta, time};
 use crate::keeper::Attempt;
+use crate::line::Place;
 use crate::proto::{ClaimId, Op, Outcome, Release, Was};
 
 /// A hold on a lock. It is renewed in the background for as long as the guard lives, unless the watchdog is off.
@@ -46,6 +47,8 @@ use crate::proto::{ClaimId, Op, Outcome, Release, Was};
 pub struct Guard {
     hold: Arc<Hold>,
     client: Arc<Client>,
+    /// Its place in the line of this process.
+    place: Option<Place>,
     released: bool,
 }
 
@@ -66,8 +69,11 @@ pub struct HoldInfo {
 }
 
 impl Guard {
-    pub(crate) fn new(hold: Arc<Hold>, client: Arc<Client>) -> Self {
-        Self { hold, client, released: false }
+    pub(crate) fn new(hold: Arc<Hold>, client: Arc<Client>, place: Option<Place>) -> Self {
+        if let Some(place) = &place {
+            place.holds(&hold);
+        }
+        Self { hold, client, place, released: false }
     }
 
     /// The lock's name.
@@ -175,6 +181,8 @@ impl Guard {
 
     /// Releases the hold, and says whether it was still ours.
     ///
+    /// Where other tasks of this process wait, it may pass to the next of them instead, without asking the store.
+    ///
     /// # Errors
     ///
     /// When the store did not answer. The release goes on in the background, until it is certain or the hold has expired.
@@ -183,13 +191,30 @@ impl Guard {
     ///
     /// When the future is dropped, the release goes on in the background.
     pub async fn release(mut self) -> Result<bool> {
+        if self.hand_on() {
+            return Ok(true);
+        }
         self.client.keeper.retire(&self.hold);
-        let op = Op::Release(Release { id: self.hold.id, bury: self.hold.bury(), fence: 0 });
+        let op = Op::Release(Release { id: self.hold.id, bury: self.hold.bury(), fence: self.hold.fence.get() });
+        // Whoever is next in this process asks while the release is under way.
+        self.place = None;
         let reply = self.client.core.apply(&self.hold.key, &op, self.hold.op_timeout).await?;
         self.released = true;
         let was_ours = reply.outcome == Outcome::Gone { was: Was::Holding };
-        self.client.core.released(&self.hold.key, self.held_for(), was_ours);
+        if self.hold.loss().is_none() {
+            self.client.core.released(&self.hold.key, self.held_for(), was_ours);
+        }
         Ok(was_ours)
+    }
+
+    /// Passes the hold to the next task of this process, where that may be.
+    fn hand_on(&mut self) -> bool {
+        let fence = self.place.as_mut().and_then(|place| place.hand_on(&self.hold));
+        if let Some(fence) = fence {
+            self.released = true;
+            self.client.core.handed_on(&self.hold.key, self.held_for(), fence);
+        }
+        fence.is_some()
     }
 
     pub(crate) fn since(&self) -> Moment {
@@ -207,7 +232,7 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        if !self.released {
+        if !self.released && !self.hand_on() {
             self.client.keeper.release(&self.hold);
         }
     }

@@ -10,6 +10,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,7 @@ use tokio::sync::{Notify, futures::Notified};
 use crate::env::Moment;
 use crate::health::Pulse;
 use crate::key::Key;
+use crate::line::Contact;
 use crate::lock::Spec;
 use crate::proto::{ClaimId, Owner};
 
@@ -117,6 +119,7 @@ pub(crate) struct Hold {
     /// How many renewals have failed since the last one that came through.
     failures: AtomicU8,
     changed: Notify,
+    contact: Mutex<Option<Contact>>,
 }
 
 /// When a hold is renewed.
@@ -137,11 +140,13 @@ pub(crate) struct Granted {
     pub(crate) now: Moment,
     pub(crate) deadline: Moment,
     pub(crate) ambiguous: bool,
+    /// What the store said with it, where it was not a push.
+    pub(crate) contact: Option<Contact>,
 }
 
 impl Hold {
     pub(crate) fn new(lock: &Spec, granted: Granted, serial: u64) -> Self {
-        let Granted { id, fence, now, deadline, ambiguous } = granted;
+        let Granted { id, fence, now, deadline, ambiguous, contact } = granted;
         let options = &lock.options;
         let watchdog = match (options.watchdog, options.watchdog_interval) {
             (false, _) => Watchdog::Off,
@@ -166,7 +171,40 @@ impl Hold {
             state: AtomicU8::new(HELD),
             failures: AtomicU8::new(0),
             changed: Notify::new(),
+            contact: Mutex::new(contact),
         }
+    }
+
+    /// The same claim in the hands of the next task of this process.
+    pub(crate) fn successor(&self, fence: Fence, now: Moment, serial: u64) -> Self {
+        Self {
+            key: self.key.clone(),
+            id: self.id,
+            fence,
+            owner: None,
+            since: now,
+            ttl: self.ttl,
+            watchdog: self.watchdog,
+            end: if self.end == Moment(u64::MAX) { self.end } else { now + (self.end - self.since) },
+            op_timeout: self.op_timeout,
+            ambiguous: self.ambiguous,
+            serial,
+            failures: AtomicU8::new(0),
+            due: AtomicU64::new(0),
+            deadline: AtomicU64::new(self.deadline().0),
+            state: AtomicU8::new(HELD),
+            changed: Notify::new(),
+            contact: Mutex::new(self.contact()),
+        }
+    }
+
+    /// What the store said last.
+    pub(crate) fn contact(&self) -> Option<Contact> {
+        *self.contact.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn heard(&self, contact: Contact) {
+        *self.contact.lock().unwrap_or_else(PoisonError::into_inner) = Some(contact);
     }
 
     /// Until when it is certain.

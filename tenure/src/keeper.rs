@@ -29,7 +29,8 @@ use crate::env::{self, Moment};
 use crate::error::Result;
 use crate::event::What;
 use crate::health::Pulse;
-use crate::hold::{Granted, Hold, Loss, Watchdog, certain_until};
+use crate::hold::{Fence, Granted, Hold, Loss, Watchdog, certain_until};
+use crate::line::Contact;
 use crate::lock::Spec;
 use crate::proto::{Op, Outcome, Renew, Reply};
 
@@ -71,6 +72,23 @@ impl Keeper {
         hold
     }
 
+    /// Keeps a hold for the next task of this process, from one that ends with this; `None` where it was lost already.
+    pub(crate) fn hand_on(&self, hold: &Hold, fence: Fence, now: Moment) -> Option<Arc<Hold>> {
+        let mut agenda = self.shared.agenda();
+        agenda.remove(hold);
+        if !hold.end() {
+            return None;
+        }
+        agenda.serial += 1;
+        let next = Arc::new(hold.successor(fence, now, agenda.serial));
+        // The answer to a renewal that is under way belongs to the one that ended.
+        let due = Moment(hold.due.load(Relaxed));
+        let due = if due < hold.deadline() { due } else { now };
+        self.shared.enter(agenda, due, Item::Hold(next.clone()));
+        self.shared.core.counters.hold.record(now - hold.since);
+        Some(next)
+    }
+
     /// Stops keeping a hold, which its user ends.
     pub(crate) fn retire(&self, hold: &Hold) {
         let mut agenda = self.shared.agenda();
@@ -84,9 +102,12 @@ impl Keeper {
     /// Releases a hold in the background.
     pub(crate) fn release(&self, hold: &Hold) {
         self.retire(hold);
-        // What lasted for as long as it may is being released already.
-        if hold.loss() != Some(Loss::MaxHold) {
-            self.shared.release(hold, Some(hold.since));
+        match hold.loss() {
+            None => self.shared.release(hold, Some(hold.since)),
+            // What lasted for as long as it may is being released already.
+            Some(Loss::MaxHold) => {}
+            // Its end was told when it was lost.
+            Some(Loss::Expired | Loss::Gone) => self.shared.release(hold, None),
         }
     }
 
@@ -164,7 +185,7 @@ impl Attempt {
     }
 
     pub(crate) fn op(self, hold: &Hold) -> Op {
-        Op::Renew(Renew { id: hold.id, ttl: self.lease, fence: 0 })
+        Op::Renew(Renew { id: hold.id, ttl: self.lease, fence: hold.fence.get() })
     }
 }
 
@@ -252,6 +273,9 @@ impl Shared {
         let mut agenda = self.agenda();
         if hold.is_over() {
             return;
+        }
+        if let Ok(Reply { outcome: Outcome::Held { waiting, .. }, now: clock }) = reply {
+            hold.heard(Contact { now: clock, at: now, waiting });
         }
         match reply.map(|reply| reply.outcome) {
             Ok(Outcome::Held { .. }) if hold.extend(certain_until(attempt.sent, attempt.lease), now) => {

@@ -24,6 +24,7 @@ impl Shared {
             key: hold.key.clone(),
             id: hold.id,
             bury: hold.bury(),
+            fence: hold.fence.get(),
             // A renewal that was given up may have arrived all the same.
             give_up: self.core.env.now() + hold.ttl + hold.op_timeout,
             op_timeout: hold.op_timeout,
@@ -40,7 +41,7 @@ impl Shared {
     }
 
     pub(crate) async fn part(&self, batch: Vec<Parting>) {
-        let op = |parting: &Parting| Op::Release(Release { id: parting.id, bury: parting.bury, fence: 0 });
+        let op = |parting: &Parting| Op::Release(Release { id: parting.id, bury: parting.bury, fence: parting.fence });
         let ops: Vec<_> = batch.iter().map(|parting| (parting.key.clone(), op(parting))).collect();
         let limit = batch.iter().map(|parting| parting.op_timeout).max().unwrap_or_default();
         let mut under_way = UnderWay { shared: self, batch };
