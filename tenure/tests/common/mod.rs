@@ -41,11 +41,14 @@ struct State {
     mute: AtomicBool,
     ops: Mutex<Vec<Op>>,
     delay: Mutex<Duration>,
-    hung: Mutex<Option<fn(&str) -> bool>>,
+    hung: Mutex<Option<Named>>,
     sends: Mutex<Vec<Send>>,
     /// Where the muted listen.
     hub: Hub,
 }
+
+/// Which locks are meant, by name.
+pub type Named = fn(&str) -> bool;
 
 /// What was sent at once, whatever became of it.
 #[derive(Clone, Debug)]
@@ -90,7 +93,7 @@ impl Chaos {
     }
 
     /// Never answers anything in which such a lock is.
-    pub fn hang_on(&self, names: fn(&str) -> bool) {
+    pub fn hang_on(&self, names: Named) {
         *self.state.hung.lock().unwrap() = Some(names);
     }
 
