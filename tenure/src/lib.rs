@@ -47,6 +47,7 @@ mod options;
 mod pace;
 mod parting;
 pub mod proto;
+mod renewal;
 pub mod store;
 mod waiting;
 
