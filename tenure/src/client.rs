@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{Teller, What};
+use crate::event::{Degradation, Teller, What};
 use crate::hold::{Hold, Loss};
 use crate::keeper::Keeper;
 use crate::key::Key;
@@ -67,6 +67,12 @@ impl Core {
             self.counters.hold.record(self.env.now() - hold.since);
             self.tell(&hold.key, || What::Lost { fence: hold.fence, loss });
         }
+    }
+
+    /// Takes note of a claim that ended in something less than its lock.
+    pub(crate) fn degraded(&self, key: &Key, to: Degradation, error: Option<&Error>) {
+        self.counters.degraded.fetch_add(1, Relaxed);
+        self.tell(key, || What::Degraded { to, error: error.map(ToString::to_string) });
     }
 
     /// Takes note that a hold was released.

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use crate::client::Client;
 use crate::env::Moment;
 use crate::error::{Error, ErrorKind, Result};
+use crate::event::What;
 use crate::hold::{Fence, Hold, HoldState, Loss, certain_until};
 use crate::info::{Meta, time};
 use crate::proto::{ClaimId, Op, Outcome, Release, Renew, Was};
@@ -21,7 +22,19 @@ use crate::proto::{ClaimId, Op, Outcome, Release, Renew, Was};
 pub struct Guard {
     hold: Arc<Hold>,
     client: Arc<Client>,
+    standing: Standing,
     released: bool,
+}
+
+/// What a guard stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// A hold on its lock; without a fence, one at the secondary of a fallback store.
+    Lock,
+    /// A hold on another lock, which the user's handler named.
+    Another,
+    /// Nothing.
+    Unlocked,
 }
 
 /// What a holder knows about its hold without asking the store.
@@ -42,7 +55,20 @@ pub struct HoldInfo {
 
 impl Guard {
     pub(crate) fn new(hold: Arc<Hold>, client: Arc<Client>) -> Self {
-        Self { hold, client, released: false }
+        Self { hold, client, standing: Standing::Lock, released: false }
+    }
+
+    /// A guard that stands for no lock, of a hold that the keeper knows nothing of.
+    pub(crate) fn unlocked(hold: Arc<Hold>, client: Arc<Client>) -> Self {
+        Self { hold, client, standing: Standing::Unlocked, released: false }
+    }
+
+    /// The same hold, taken instead of another one.
+    pub(crate) fn into_degraded(mut self) -> Self {
+        if self.standing == Standing::Lock {
+            self.standing = Standing::Another;
+        }
+        self
     }
 
     /// The lock's name.
@@ -51,8 +77,21 @@ impl Guard {
     }
 
     /// The token to pass with every write to what the lock protects.
+    ///
+    /// [`Fence::NONE`] where it is [degraded](Self::is_degraded).
     pub fn fence(&self) -> Fence {
-        self.hold.fence
+        if self.standing == Standing::Lock { self.hold.fence } else { Fence::NONE }
+    }
+
+    /// Whether it is less than a hold on its lock, because the store failed: one at the secondary of a
+    /// [`Fallback`](crate::store::Fallback), or what a [fallback](crate::LockBuilder::fallback) handler allowed.
+    ///
+    /// **Somebody else may hold the lock at the same time.** A resource that checks fences refuses what is done under
+    /// it; where nothing checks, do only what may be done twice.
+    ///
+    /// One that stands for no lock at all counts as held, is never lost, and its release says that nothing was held.
+    pub fn is_degraded(&self) -> bool {
+        self.fence() == Fence::NONE
     }
 
     /// Names this acquisition.
@@ -90,6 +129,7 @@ impl Guard {
     pub fn remaining(&self) -> Duration {
         match self.hold.loss() {
             Some(_) => Duration::ZERO,
+            None if self.standing == Standing::Unlocked => self.hold.ttl,
             None => self.hold.deadline() - self.client.core.env.now(),
         }
     }
@@ -134,6 +174,9 @@ impl Guard {
     /// A renewal that was sent may still be carried out.
     pub async fn refresh(&self) -> Result<()> {
         let (hold, env) = (&self.hold, &self.client.core.env);
+        if self.standing == Standing::Unlocked {
+            return Ok(());
+        }
         if !self.is_held() {
             return Err(self.lost_error(hold.loss().unwrap_or(Loss::Expired)));
         }
@@ -160,6 +203,9 @@ impl Guard {
     ///
     /// When the future is dropped, the release goes on in the background.
     pub async fn release(mut self) -> Result<bool> {
+        if self.standing == Standing::Unlocked {
+            return Ok(false);
+        }
         self.client.keeper.retire(&self.hold);
         let op = Op::Release(Release { id: self.hold.id, bury: self.hold.bury() });
         let reply = self.client.core.apply(&self.hold.key, &op, self.hold.op_timeout).await?;
@@ -184,7 +230,10 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        if !self.released {
+        if self.standing == Standing::Unlocked {
+            let held = self.held_for();
+            self.client.core.tell(&self.hold.key, || What::Released { held, was_ours: false });
+        } else if !self.released {
             self.client.keeper.release(&self.hold);
         }
     }

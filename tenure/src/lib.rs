@@ -29,6 +29,7 @@ pub mod blocking;
 mod client;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+mod degrade;
 pub mod env;
 mod error;
 mod event;
@@ -47,8 +48,9 @@ pub mod proto;
 pub mod store;
 mod waiting;
 
+pub use degrade::Instead;
 pub use error::{Error, ErrorKind, Result};
-pub use event::{Event, Events, What, Why};
+pub use event::{Degradation, Event, Events, What, Why};
 pub use guard::{Guard, HoldInfo};
 pub use hold::{Fence, HoldState, Loss};
 pub use info::{Holder, LockInfo, Meta};
