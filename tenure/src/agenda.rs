@@ -42,6 +42,8 @@ pub(crate) struct Parting {
     pub(crate) id: ClaimId,
     /// For how long the id is to be refused: not at all where no request for it can be under way.
     pub(crate) bury: Duration,
+    /// The newest token that was minted for it.
+    pub(crate) fence: u64,
     /// When the claim has ended by itself.
     pub(crate) give_up: Moment,
     pub(crate) op_timeout: Duration,

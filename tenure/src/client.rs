@@ -8,9 +8,10 @@ use std::time::Duration;
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Degradation, Teller, What};
-use crate::hold::{Hold, Loss};
+use crate::hold::{Fence, Hold, Loss};
 use crate::keeper::Keeper;
 use crate::key::Key;
+use crate::line::Lines;
 use crate::metrics::Counters;
 use crate::options::Options;
 use crate::proto::{Op, Reply};
@@ -42,6 +43,7 @@ pub(crate) struct Core {
     pub(crate) env: Env,
     pub(crate) teller: Teller,
     pub(crate) counters: Counters,
+    pub(crate) lines: Lines,
 }
 
 impl Core {
@@ -66,6 +68,7 @@ impl Core {
             self.counters.lost.fetch_add(1, Relaxed);
             self.counters.hold.record(self.env.now() - hold.since);
             self.tell(&hold.key, || What::Lost { fence: hold.fence, loss });
+            self.lines.lost(hold);
         }
     }
 
@@ -73,6 +76,12 @@ impl Core {
     pub(crate) fn degraded(&self, key: &Key, to: Degradation, error: Option<&Error>) {
         self.counters.degraded.fetch_add(1, Relaxed);
         self.tell(key, || What::Degraded { to, error: error.map(ToString::to_string) });
+    }
+
+    /// Takes note that a hold was handed on to another task of this process.
+    pub(crate) fn handed_on(&self, key: &Key, held: Duration, fence: Fence) {
+        self.counters.handed_on.fetch_add(1, Relaxed);
+        self.tell(key, || What::HandedOn { held, fence });
     }
 
     /// Takes note that a hold was released.

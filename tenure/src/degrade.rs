@@ -114,7 +114,7 @@ fn instead(spec: &Spec, error: &Error) -> Instead {
 fn unlocked(spec: &Arc<Spec>, client: &Arc<Client>, error: &Error) -> Guard {
     let core = &client.core;
     let (id, now) = (ClaimId::new(core.env.bits()), core.env.now());
-    let granted = Granted { id, fence: Fence::NONE, now, deadline: Moment(u64::MAX), ambiguous: false };
+    let granted = Granted { id, fence: Fence::NONE, now, deadline: Moment(u64::MAX), ambiguous: false, contact: None };
     core.degraded(&spec.key, Degradation::Unlocked, Some(error));
     Guard::unlocked(Arc::new(Hold::new(spec, granted, 0)), client.clone())
 }

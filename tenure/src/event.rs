@@ -69,6 +69,13 @@ pub enum What {
         /// Why; `None` where the store itself fell back, which logs why.
         error: Option<String>,
     },
+    /// The hold was passed to the next task of this process without asking the store, when its guard went.
+    HandedOn {
+        /// How long it was held.
+        held: Duration,
+        /// The token of the next one.
+        fence: Fence,
+    },
     /// The hold was released.
     Released {
         /// How long it was held.
@@ -126,6 +133,7 @@ impl fmt::Display for Event {
             What::Lost { fence, loss } => write!(f, "{name}: lost with fence {fence}: {loss}"),
             What::Degraded { to, error: None } => write!(f, "{name}: degraded, {to}"),
             What::Degraded { to, error: Some(error) } => write!(f, "{name}: degraded, {to}: {error}"),
+            What::HandedOn { held, fence } => write!(f, "{name}: handed on with fence {fence} after {held:?}"),
             What::Released { held, was_ours: true } => write!(f, "{name}: released after {held:?}"),
             What::Released { held, was_ours: false } => {
                 write!(f, "{name}: no longer ours at its release after {held:?}")

@@ -11,6 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::What;
 use crate::hold::{Fence, Hold, HoldState, Loss, certain_until};
 use crate::info::{Meta, time};
+use crate::line::{Contact, Place};
 use crate::proto::{ClaimId, Op, Outcome, Release, Renew, Was};
 
 /// A hold on a lock. It is renewed in the background for as long as the guard lives, unless the watchdog is off.
@@ -23,6 +24,8 @@ pub struct Guard {
     hold: Arc<Hold>,
     client: Arc<Client>,
     standing: Standing,
+    /// Its place in the line of this process.
+    place: Option<Place>,
     released: bool,
 }
 
@@ -54,13 +57,16 @@ pub struct HoldInfo {
 }
 
 impl Guard {
-    pub(crate) fn new(hold: Arc<Hold>, client: Arc<Client>) -> Self {
-        Self { hold, client, standing: Standing::Lock, released: false }
+    pub(crate) fn new(hold: Arc<Hold>, client: Arc<Client>, place: Option<Place>) -> Self {
+        if let Some(place) = &place {
+            place.holds(&hold);
+        }
+        Self { hold, client, standing: Standing::Lock, place, released: false }
     }
 
     /// A guard that stands for no lock, of a hold that the keeper knows nothing of.
     pub(crate) fn unlocked(hold: Arc<Hold>, client: Arc<Client>) -> Self {
-        Self { hold, client, standing: Standing::Unlocked, released: false }
+        Self { hold, client, standing: Standing::Unlocked, place: None, released: false }
     }
 
     /// The same hold, taken instead of another one.
@@ -181,19 +187,23 @@ impl Guard {
             return Err(self.lost_error(hold.loss().unwrap_or(Loss::Expired)));
         }
         let sent = env.now();
-        let op = Op::Renew(Renew { id: hold.id, ttl: hold.ttl });
+        let op = Op::Renew(Renew { id: hold.id, ttl: hold.ttl, fence: hold.fence.get() });
         let reply = self.client.core.apply(&hold.key, &op, hold.op_timeout).await?;
-        if !matches!(reply.outcome, Outcome::Held { .. }) {
+        let Outcome::Held { waiting, .. } = reply.outcome else {
             self.client.keeper.lose(hold, Loss::Gone);
             return Err(self.lost_error(Loss::Gone));
-        }
-        match hold.extend(certain_until(sent, hold.ttl), env.now()) {
+        };
+        let now = env.now();
+        hold.heard(Contact { now: reply.now, at: now, waiting });
+        match hold.extend(certain_until(sent, hold.ttl), now) {
             true => Ok(()),
             false => Err(self.lost_error(Loss::Expired)),
         }
     }
 
     /// Releases the hold, and says whether it was still ours.
+    ///
+    /// Where other tasks of this process wait, it may pass to the next of them instead, without asking the store.
     ///
     /// # Errors
     ///
@@ -206,13 +216,28 @@ impl Guard {
         if self.standing == Standing::Unlocked {
             return Ok(false);
         }
+        if self.hand_on() {
+            return Ok(true);
+        }
         self.client.keeper.retire(&self.hold);
-        let op = Op::Release(Release { id: self.hold.id, bury: self.hold.bury() });
+        let op = Op::Release(Release { id: self.hold.id, bury: self.hold.bury(), fence: self.hold.fence.get() });
+        // Whoever is next in this process asks while the release is under way.
+        self.place = None;
         let reply = self.client.core.apply(&self.hold.key, &op, self.hold.op_timeout).await?;
         self.released = true;
         let was_ours = reply.outcome == Outcome::Gone { was: Was::Holding };
         self.client.core.released(&self.hold.key, self.held_for(), was_ours);
         Ok(was_ours)
+    }
+
+    /// Passes the hold to the next task of this process, where that may be.
+    fn hand_on(&mut self) -> bool {
+        let fence = self.place.as_mut().and_then(|place| place.hand_on(&self.hold));
+        if let Some(fence) = fence {
+            self.released = true;
+            self.client.core.handed_on(&self.hold.key, self.held_for(), fence);
+        }
+        fence.is_some()
     }
 
     pub(crate) fn since(&self) -> Moment {
@@ -233,7 +258,7 @@ impl Drop for Guard {
         if self.standing == Standing::Unlocked {
             let held = self.held_for();
             self.client.core.tell(&self.hold.key, || What::Released { held, was_ours: false });
-        } else if !self.released {
+        } else if !self.released && !self.hand_on() {
             self.client.keeper.release(&self.hold);
         }
     }

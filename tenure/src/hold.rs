@@ -10,6 +10,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -17,6 +18,7 @@ use tokio::sync::Notify;
 
 use crate::env::Moment;
 use crate::key::Key;
+use crate::line::Contact;
 use crate::lock::Spec;
 use crate::proto::{ClaimId, Owner};
 
@@ -108,6 +110,7 @@ pub(crate) struct Hold {
     deadline: AtomicU64,
     state: AtomicU8,
     changed: Notify,
+    contact: Mutex<Option<Contact>>,
 }
 
 /// What a hold begins with.
@@ -117,11 +120,13 @@ pub(crate) struct Granted {
     pub(crate) now: Moment,
     pub(crate) deadline: Moment,
     pub(crate) ambiguous: bool,
+    /// What the store said with it, where it was not a push.
+    pub(crate) contact: Option<Contact>,
 }
 
 impl Hold {
     pub(crate) fn new(lock: &Spec, granted: Granted, serial: u64) -> Self {
-        let Granted { id, fence, now, deadline, ambiguous } = granted;
+        let Granted { id, fence, now, deadline, ambiguous, contact } = granted;
         let options = &lock.options;
         let interval = options.watchdog.then(|| options.watchdog_interval.unwrap_or(options.ttl / 3));
         Self {
@@ -139,7 +144,38 @@ impl Hold {
             deadline: AtomicU64::new(deadline.0),
             state: AtomicU8::new(HELD),
             changed: Notify::new(),
+            contact: Mutex::new(contact),
         }
+    }
+
+    /// The same claim in the hands of the next task of this process.
+    pub(crate) fn successor(&self, fence: Fence, now: Moment, serial: u64) -> Self {
+        Self {
+            key: self.key.clone(),
+            id: self.id,
+            fence,
+            owner: None,
+            since: now,
+            ttl: self.ttl,
+            interval: self.interval,
+            op_timeout: self.op_timeout,
+            ambiguous: self.ambiguous,
+            serial,
+            due: AtomicU64::new(0),
+            deadline: AtomicU64::new(self.deadline().0),
+            state: AtomicU8::new(HELD),
+            changed: Notify::new(),
+            contact: Mutex::new(self.contact()),
+        }
+    }
+
+    /// What the store said last.
+    pub(crate) fn contact(&self) -> Option<Contact> {
+        *self.contact.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn heard(&self, contact: Contact) {
+        *self.contact.lock().unwrap_or_else(PoisonError::into_inner) = Some(contact);
     }
 
     /// Until when it is certain.

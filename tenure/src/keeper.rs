@@ -27,7 +27,8 @@ use crate::client::Core;
 use crate::env::{self, Moment};
 use crate::error::{Error, Result};
 use crate::event::What;
-use crate::hold::{Granted, Hold, Loss, certain_until};
+use crate::hold::{Fence, Granted, Hold, Loss, certain_until};
+use crate::line::Contact;
 use crate::lock::Spec;
 use crate::proto::{Op, Outcome, Release, Renew, Reply, Was};
 
@@ -75,6 +76,23 @@ impl Keeper {
         hold
     }
 
+    /// Keeps a hold for the next task of this process, from one that ends with this; `None` where it was lost already.
+    pub(crate) fn hand_on(&self, hold: &Hold, fence: Fence, now: Moment) -> Option<Arc<Hold>> {
+        let mut agenda = self.shared.agenda();
+        agenda.remove(hold);
+        if !hold.end() {
+            return None;
+        }
+        agenda.serial += 1;
+        let next = Arc::new(hold.successor(fence, now, agenda.serial));
+        // The answer to a renewal that is under way belongs to the one that ended.
+        let due = Moment(hold.due.load(Relaxed));
+        let due = if due < hold.deadline() { due } else { now };
+        self.shared.enter(agenda, due, Item::Hold(next.clone()));
+        self.shared.core.counters.hold.record(now - hold.since);
+        Some(next)
+    }
+
     /// Stops keeping a hold, which its user ends.
     pub(crate) fn retire(&self, hold: &Hold) {
         let mut agenda = self.shared.agenda();
@@ -93,6 +111,7 @@ impl Keeper {
             key: hold.key.clone(),
             id: hold.id,
             bury: hold.bury(),
+            fence: hold.fence.get(),
             // A renewal that was given up may have arrived all the same.
             give_up: now + hold.ttl + hold.op_timeout,
             op_timeout: hold.op_timeout,
@@ -193,8 +212,10 @@ impl Shared {
 
     async fn renew(&self, batch: Vec<Arc<Hold>>) {
         let sent = self.core.env.now();
-        let ops: Vec<_> =
-            batch.iter().map(|hold| (hold.key.clone(), Op::Renew(Renew { id: hold.id, ttl: hold.ttl }))).collect();
+        let ops: Vec<_> = batch
+            .iter()
+            .map(|hold| (hold.key.clone(), Op::Renew(Renew { id: hold.id, ttl: hold.ttl, fence: hold.fence.get() })))
+            .collect();
         // Three attempts fit into what remains to the one that has least.
         let limit =
             batch.iter().map(|hold| hold.op_timeout.min((hold.deadline() - sent) / 3)).min().unwrap_or_default();
@@ -209,6 +230,9 @@ impl Shared {
         let mut agenda = self.agenda();
         if hold.is_over() {
             return;
+        }
+        if let Ok(Reply { outcome: Outcome::Held { waiting, .. }, now: clock }) = reply {
+            hold.heard(Contact { now: clock, at: now, waiting });
         }
         match reply.map(|reply| reply.outcome) {
             Ok(Outcome::Held { .. }) if hold.extend(certain_until(sent, hold.ttl), now) => {
@@ -240,7 +264,7 @@ impl Shared {
     }
 
     async fn part(&self, batch: Vec<Parting>) {
-        let op = |parting: &Parting| Op::Release(Release { id: parting.id, bury: parting.bury });
+        let op = |parting: &Parting| Op::Release(Release { id: parting.id, bury: parting.bury, fence: parting.fence });
         let ops: Vec<_> = batch.iter().map(|parting| (parting.key.clone(), op(parting))).collect();
         let limit = batch.iter().map(|parting| parting.op_timeout).max().unwrap_or_default();
         let replies = self.core.apply_many(&ops, limit).await;

@@ -38,6 +38,7 @@ mod hold;
 mod info;
 mod keeper;
 mod key;
+mod line;
 mod lock;
 mod locks;
 mod metrics;

@@ -16,6 +16,7 @@ use crate::event::{Events, Teller};
 use crate::info::{Holder, LockInfo};
 use crate::keeper::Keeper;
 use crate::key::Key;
+use crate::line::Lines;
 use crate::lock::LockBuilder;
 use crate::metrics::{Counters, Metrics};
 use crate::options::{Options, invalid, option_setters};
@@ -139,7 +140,7 @@ impl Locks {
         let mut broken = Vec::new();
         for holder in self.read_key(key.clone()).await?.holders {
             let bury = holder.until.duration_since(holder.since).unwrap_or_default();
-            let op = Op::Release(Release { id: holder.id, bury });
+            let op = Op::Release(Release { id: holder.id, bury, fence: 0 });
             let reply = self.client.core.apply(&key, &op, self.client.options.op_timeout).await?;
             if reply.outcome == (Outcome::Gone { was: Was::Holding }) {
                 broken.push(holder);
@@ -223,7 +224,13 @@ impl LocksBuilder {
                 "metrics prefix {prefix:?}: give letters, digits and _, not beginning with a digit"
             )));
         }
-        let core = Arc::new(Core { store, env, teller: Teller::new(), counters: Counters::default() });
+        let core = Arc::new(Core {
+            store,
+            env,
+            teller: Teller::new(),
+            counters: Counters::default(),
+            lines: Lines::default(),
+        });
         let keeper = Keeper::new(core.clone());
         let client = Client { core, keeper, options, prefix, closed: AtomicBool::new(false) };
         Ok(Locks { client: Arc::new(client), owner: None })

@@ -17,6 +17,7 @@ pub(crate) struct Options {
     pub(crate) watchdog: bool,
     pub(crate) watchdog_interval: Option<Duration>,
     pub(crate) backoff: Option<Backoff>,
+    pub(crate) local_hand_off: bool,
     pub(crate) reentrant: Option<u32>,
     pub(crate) fence_memory: Duration,
     pub(crate) op_timeout: Duration,
@@ -33,6 +34,7 @@ impl Default for Options {
             watchdog: true,
             watchdog_interval: None,
             backoff: None,
+            local_hand_off: true,
             reentrant: None,
             fence_memory: Duration::from_secs(60),
             op_timeout: Duration::from_secs(2),
@@ -152,6 +154,18 @@ macro_rules! option_setters {
             I: Iterator<Item = Duration> + Send + 'static,
         {
             self.options.backoff = Some($crate::options::Backoff(std::sync::Arc::new(move || Box::new(delays()))));
+            self
+        }
+
+        /// Whether tasks of this process that want the same mutex stand in one line, and may pass it on among themselves
+        /// without asking the store: they do by default.
+        ///
+        /// Each of them has a later fence than the one before. The store is asked at least every 100 ms whether others
+        /// wait, and as soon as it says so, each gets its turn: so others wait for no more than 100 ms longer than they
+        /// would, and the hold under way. Claims of an [owner](crate::Locks::owner) or with a
+        /// [`backoff`](Self::backoff) go to the store each for itself, and so do readers and permits.
+        pub fn local_hand_off(mut self, on: bool) -> Self {
+            self.options.local_hand_off = on;
             self
         }
 

@@ -44,11 +44,11 @@ fn acquire(id: u128) -> Op {
 }
 
 fn renew(id: u128) -> Op {
-    Op::Renew(Renew { id: ClaimId::new(id), ttl: ms(30_000) })
+    Op::Renew(Renew { id: ClaimId::new(id), ttl: ms(30_000), fence: 0 })
 }
 
 fn release(id: u128) -> Op {
-    Op::Release(Release { id: ClaimId::new(id), bury: Duration::ZERO })
+    Op::Release(Release { id: ClaimId::new(id), bury: Duration::ZERO, fence: 0 })
 }
 
 async fn open(breaker: &Breaker, chaos: &Chaos) {

@@ -133,6 +133,24 @@ async fn holders_at_the_secondary_exclude_each_other_and_hand_over() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_degraded_hold_is_not_handed_on_within_the_process_so_the_next_task_finds_the_primary_back() {
+    let two = two();
+    let lock = two.locks.mutex("a").build().unwrap();
+    two.first.fault(Fault::Refuse);
+    let guard = lock.lock().await.unwrap();
+    let next = tokio::spawn(lock.lock().into_future());
+    let last = tokio::spawn(lock.lock().into_future());
+    run_ready().await;
+    guard.release().await.unwrap();
+    let guard = next.await.unwrap().unwrap();
+    assert!(guard.is_degraded() && guard.fence() == Fence::NONE);
+    two.first.fault(Fault::None);
+    guard.release().await.unwrap();
+    assert!(!last.await.unwrap().unwrap().is_degraded());
+    assert_eq!(two.locks.metrics().degraded, 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_lost_reply_is_asked_again_and_never_sent_to_the_secondary() {
     let two = two();
     two.first.fault(Fault::LoseReply);
@@ -173,7 +191,7 @@ async fn a_grant_of_the_primary_does_not_count_once_the_claim_went_to_the_second
     sleep(ms(1_100)).await;
     assert_eq!(crowd(&two.second, "a").await, (1, 1));
     // The primary lets its place in before the stray release reaches it.
-    let gone = Op::Release(Release { id: guard.id(), bury: ms(0) });
+    let gone = Op::Release(Release { id: guard.id(), bury: ms(0), fence: 0 });
     two.first.memory.apply(&Key::new("a").unwrap(), &gone).await.unwrap();
     run_ready().await;
     assert!(!waiter.is_finished(), "that place was given up");

@@ -80,7 +80,7 @@ impl Strays {
 
     /// Whether the primary answered; what it did not answer is left for later.
     async fn send(&self, batch: Vec<Stray>) -> bool {
-        let op = |stray: &Stray| Op::Release(Release { id: stray.id, bury: stray.bury });
+        let op = |stray: &Stray| Op::Release(Release { id: stray.id, bury: stray.bury, fence: 0 });
         let ops: Vec<_> = batch.iter().map(|stray| (stray.key.clone(), op(stray))).collect();
         let replies = self.env.timeout(LIMIT, self.primary.apply_many(&ops)).await;
         let mut replies = replies.into_iter().flatten();
