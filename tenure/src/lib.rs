@@ -29,6 +29,7 @@ pub mod blocking;
 mod client;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+mod degrade;
 pub mod env;
 mod error;
 mod event;
@@ -51,8 +52,9 @@ mod renewal;
 pub mod store;
 mod waiting;
 
+pub use degrade::Instead;
 pub use error::{Error, ErrorKind, Result};
-pub use event::{Event, Events, What, Why};
+pub use event::{Degradation, Event, Events, What, Why};
 pub use guard::{Guard, HoldInfo};
 pub use health::NodeHealth;
 pub use hold::{Fence, HoldState, Loss};
