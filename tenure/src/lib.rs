@@ -29,6 +29,7 @@ mod all;
 mod bid;
 pub mod blocking;
 mod client;
+mod codec;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod degrade;
@@ -55,6 +56,7 @@ pub mod store;
 mod waiting;
 
 pub use all::{AcquiringAll, Guards};
+pub use codec::{Codec, Json};
 pub use degrade::Instead;
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Degradation, Event, Events, What, Why};
