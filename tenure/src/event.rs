@@ -8,11 +8,12 @@ use tokio::sync::broadcast::{self, error::RecvError};
 use crate::hold::{Fence, Loss};
 use crate::key::Key;
 
-/// Something that happened to a lock of this client.
+/// Something that happened to a lock of this client, or to a node of its store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Event {
-    /// The lock's name.
+    /// The lock's name; for [`What::NodeDown`] and [`What::NodeUp`] the node's, as in
+    /// [`NodeHealth::node`](crate::NodeHealth::node).
     pub name: Key,
     /// What happened to it.
     pub what: What,
@@ -76,13 +77,20 @@ pub enum What {
         /// The token of the next one.
         fence: Fence,
     },
-    /// The hold was released.
+    /// The hold was released, and had not been lost before.
     Released {
         /// How long it was held.
         held: Duration,
         /// Whether it was still ours.
         was_ours: bool,
     },
+    /// A node of the store failed three times in a row. Holds that it keeps are in doubt once their own renewals fail.
+    NodeDown {
+        /// What went wrong the last time.
+        error: String,
+    },
+    /// A node that was down answers again.
+    NodeUp,
 }
 
 /// What a claim ended in when its store failed.
@@ -138,6 +146,8 @@ impl fmt::Display for Event {
             What::Released { held, was_ours: false } => {
                 write!(f, "{name}: no longer ours at its release after {held:?}")
             }
+            What::NodeDown { error } => write!(f, "node {name} is down: {error}"),
+            What::NodeUp => write!(f, "node {name} is up again"),
         }
     }
 }
@@ -196,7 +206,7 @@ impl Teller {
         }
         let event = Event { name: name.clone(), what: what() };
         match &event.what {
-            What::Lost { .. } | What::Suspect { .. } | What::Degraded { .. } => {
+            What::Lost { .. } | What::Suspect { .. } | What::Degraded { .. } | What::NodeDown { .. } => {
                 tracing::warn!(target: "tenure", "{event}")
             }
             _ => tracing::debug!(target: "tenure", "{event}"),

@@ -9,16 +9,41 @@ use crate::client::Client;
 use crate::env::Moment;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::What;
-use crate::hold::{Fence, Hold, HoldState, Loss, certain_until};
+use crate::hold::{Fence, Hold, HoldState, Loss};
 use crate::info::{Meta, time};
-use crate::line::{Contact, Place};
-use crate::proto::{ClaimId, Op, Outcome, Release, Renew, Was};
+use crate::keeper::Attempt;
+use crate::line::Place;
+use crate::proto::{ClaimId, Op, Outcome, Release, Was};
 
 /// A hold on a lock. It is renewed in the background for as long as the guard lives, unless the watchdog is off.
 ///
 /// Dropping it hands the release to the background and returns at once; [`release`](Self::release) waits for it and says
-/// whether the hold was still ours. A guard that outlives its runtime, or is leaked, is not released: its hold ends with
-/// its ttl.
+/// whether the hold was still ours.
+///
+/// # The margin
+///
+/// The hold is taken to be over earlier than the store lets anybody else in: a hundredth of the ttl and 2 ms earlier,
+/// counted from when the renewal was *sent*, while the store counts from when it carried it out. The clock is one that
+/// goes on while the machine is suspended. So `is_held`, `lost` and `protect` tell the end in time, unless
+///
+/// * the store's clock runs faster than ours by more than the margin within one ttl, or is set forward;
+/// * the store loses what it acknowledged, or somebody breaks the lock: that is learned at the next renewal;
+/// * the process is paused between looking and acting. Only a resource that checks the [fence](Self::fence) is safe from
+///   that.
+///
+/// # How it ends otherwise
+///
+/// | what happens | the hold |
+/// | --- | --- |
+/// | a panic while it is held | released, as the guard is dropped |
+/// | the guard is dropped in another runtime, or outside any | released, by the runtime that renews it |
+/// | all [`Locks`](crate::Locks) are dropped | goes on: the guard keeps what it needs |
+/// | the guard is leaked, as by [`mem::forget`](std::mem::forget) | renewed for as long as its runtime runs, as nobody can tell it from one in use; [`max_hold`](crate::LockBuilder::max_hold) bounds that |
+/// | the runtime ends | not renewed: told lost at its deadline, and free a little later. If the client is used in another runtime before, that takes its holds over |
+/// | the process ends | free within its ttl |
+///
+/// The task that renews runs in the runtime in which the client was used first. One that is kept but no longer driven, as a
+/// current-thread runtime outside `block_on`, renews and releases nothing.
 #[must_use = "the lock is released when the guard is dropped"]
 pub struct Guard {
     hold: Arc<Hold>,
@@ -95,7 +120,8 @@ impl Guard {
     /// **Somebody else may hold the lock at the same time.** A resource that checks fences refuses what is done under
     /// it; where nothing checks, do only what may be done twice.
     ///
-    /// One that stands for no lock at all counts as held, is never lost, and its release says that nothing was held.
+    /// One that stands for no lock at all counts as held, for [`max_hold`](crate::LockBuilder::max_hold) where that is
+    /// set and otherwise without end, and its release says that nothing was held.
     pub fn is_degraded(&self) -> bool {
         self.fence() == Fence::NONE
     }
@@ -135,20 +161,21 @@ impl Guard {
     pub fn remaining(&self) -> Duration {
         match self.hold.loss() {
             Some(_) => Duration::ZERO,
-            None if self.standing == Standing::Unlocked => self.hold.ttl,
-            None => self.hold.deadline() - self.client.core.env.now(),
+            None => {
+                let left = self.hold.deadline() - self.client.core.env.now();
+                if self.standing == Standing::Unlocked { left.min(self.hold.ttl) } else { left }
+            }
         }
     }
 
     /// Completes when the hold is lost: at its local deadline at the latest, which lies before the store's. Never
-    /// completes once the hold was released.
+    /// completes once the hold was released. Await it within a tokio runtime, of which it needs a timer.
     ///
     /// # Cancel safety
     ///
     /// Nothing is lost when the future is dropped. It may outlive the guard.
     pub fn lost(&self) -> impl Future<Output = Loss> + Send + use<> {
-        let hold = self.hold.clone();
-        async move { hold.lost().await }
+        self.client.keeper.lost(&self.hold)
     }
 
     /// Runs `work` for as long as the hold is certain.
@@ -163,41 +190,38 @@ impl Guard {
     pub async fn protect<T>(&self, work: impl Future<Output = T>) -> Result<T> {
         tokio::select! {
             biased;
-            loss = self.hold.lost() => Err(self.lost_error(loss)),
+            loss = self.lost() => Err(self.lost_error(loss)),
             output = work => Ok(output),
         }
     }
 
-    /// Renews the hold now for a whole ttl from now.
+    /// Renews the hold now for a whole ttl from now. It works with the watchdog off, too; with it on, the next renewal is
+    /// counted from this one. A hold in doubt is certain again after it.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Lost`] when it is over; another kind when the store did not answer, and the hold is as certain as
-    /// before.
+    /// [`ErrorKind::Lost`] when it is over; another kind when the store did not answer. Then the hold is as certain as
+    /// before but in doubt, and the watchdog, where it is on, tries again soon.
     ///
     /// # Cancel safety
     ///
     /// A renewal that was sent may still be carried out.
     pub async fn refresh(&self) -> Result<()> {
-        let (hold, env) = (&self.hold, &self.client.core.env);
         if self.standing == Standing::Unlocked {
             return Ok(());
         }
+        let (hold, core, keeper) = (&self.hold, &self.client.core, &self.client.keeper);
         if !self.is_held() {
-            return Err(self.lost_error(hold.loss().unwrap_or(Loss::Expired)));
+            return Err(self.lost_error(hold.loss().unwrap_or(hold.loss_by_time())));
         }
-        let sent = env.now();
-        let op = Op::Renew(Renew { id: hold.id, ttl: hold.ttl, fence: hold.fence.get() });
-        let reply = self.client.core.apply(&hold.key, &op, hold.op_timeout).await?;
-        let Outcome::Held { waiting, .. } = reply.outcome else {
-            self.client.keeper.lose(hold, Loss::Gone);
-            return Err(self.lost_error(Loss::Gone));
-        };
-        let now = env.now();
-        hold.heard(Contact { now: reply.now, at: now, waiting });
-        match hold.extend(certain_until(sent, hold.ttl), now) {
-            true => Ok(()),
-            false => Err(self.lost_error(Loss::Expired)),
+        let attempt = Attempt::new(hold, core.env.now());
+        let reply = core.apply(&hold.key, &attempt.op(hold), hold.op_timeout).await;
+        let failure = reply.as_ref().err().cloned();
+        keeper.refreshed(hold, attempt, reply);
+        match failure {
+            _ if !self.is_held() => Err(self.lost_error(hold.loss().unwrap_or(hold.loss_by_time()))),
+            Some(error) => Err(error),
+            None => Ok(()),
         }
     }
 
@@ -226,7 +250,9 @@ impl Guard {
         let reply = self.client.core.apply(&self.hold.key, &op, self.hold.op_timeout).await?;
         self.released = true;
         let was_ours = reply.outcome == Outcome::Gone { was: Was::Holding };
-        self.client.core.released(&self.hold.key, self.held_for(), was_ours);
+        if self.hold.loss().is_none() {
+            self.client.core.released(&self.hold.key, self.held_for(), was_ours);
+        }
         Ok(was_ours)
     }
 
@@ -257,6 +283,7 @@ impl Drop for Guard {
     fn drop(&mut self) {
         if self.standing == Standing::Unlocked {
             let held = self.held_for();
+            self.hold.end();
             self.client.core.tell(&self.hold.key, || What::Released { held, was_ours: false });
         } else if !self.released && !self.hand_on() {
             self.client.keeper.release(&self.hold);

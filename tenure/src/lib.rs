@@ -20,7 +20,7 @@
 //!   [`semaphore`](Locks::semaphore) make locks on it;
 //! * a [`Guard`] is a hold: it tells its [fence](Guard::fence), until when it is certain, and when it is
 //!   [lost](Guard::lost);
-//! * [`Locks::events`] and [`Locks::metrics`] tell what goes on;
+//! * [`Locks::events`], [`Locks::metrics`] and [`Locks::health`] tell what goes on;
 //! * [`blocking`] is the same for code without async;
 //! * [`store`] says how to write a store of one's own, [`proto`] what a store has to do.
 
@@ -34,6 +34,7 @@ pub mod env;
 mod error;
 mod event;
 mod guard;
+mod health;
 mod hold;
 mod info;
 mod keeper;
@@ -45,6 +46,7 @@ mod metrics;
 mod open;
 mod options;
 mod pace;
+mod parting;
 pub mod proto;
 pub mod store;
 mod waiting;
@@ -53,6 +55,7 @@ pub use degrade::Instead;
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Degradation, Event, Events, What, Why};
 pub use guard::{Guard, HoldInfo};
+pub use health::NodeHealth;
 pub use hold::{Fence, HoldState, Loss};
 pub use info::{Holder, LockInfo, Meta};
 pub use key::Key;

@@ -131,9 +131,7 @@ impl Lock {
     ///
     /// It only reads.
     pub async fn info(&self) -> Result<LockInfo> {
-        let store = &self.client.core.store;
-        let seen = store.read(&self.spec.key).await?;
-        Ok(LockInfo::new(&self.spec.key, seen, store.traits().stale_reads))
+        self.client.core.info(&self.spec.key, self.spec.options.op_timeout).await
     }
 }
 
@@ -192,7 +190,7 @@ impl Spec {
     pub(crate) fn is_like(&self, other: &Self) -> bool {
         let (ours, theirs) = (&self.options, &other.options);
         let kept = |options: &Options| {
-            (options.watchdog, options.ttl, options.watchdog_interval, options.fence_memory, options.op_timeout)
+            (options.watchdog_interval, options.ttl, options.max_hold, options.fence_memory, options.op_timeout)
         };
         ours.watchdog && kept(ours) == kept(theirs) && self.meta == other.meta
     }

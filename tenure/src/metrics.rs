@@ -22,7 +22,7 @@ pub struct Metrics {
     pub handed_on: u64,
     /// Holds that were lost.
     pub lost: u64,
-    /// Renewals that the watchdog made.
+    /// Renewals that came through: the watchdog's, and those asked for by `refresh`.
     pub renewals: u64,
     /// Claims that ended because their time or their retries were used up; they are in `failed` too.
     pub timeouts: u64,
@@ -135,7 +135,7 @@ impl fmt::Display for Metrics {
             ("released", "Holds that were released to the store.", self.released),
             ("handed_on", "Holds that were passed to another task of the process.", self.handed_on),
             ("lost", "Holds that were lost.", self.lost),
-            ("renewals", "Renewals by the watchdog.", self.renewals),
+            ("renewals", "Renewals that came through.", self.renewals),
             ("timeouts", "Claims whose time for waiting was used up.", self.timeouts),
             ("degraded", "Claims that ended in something less than their lock.", self.degraded),
         ];

@@ -32,7 +32,7 @@ use crate::hold::{Fence, Granted, Hold, certain_until};
 use crate::line::{Contact, Lines, Place, Turn};
 use crate::lock::Spec;
 use crate::pace::Pace;
-use crate::proto::{Acquire, ClaimId, Op, Outcome};
+use crate::proto::{Acquire, ClaimId, Micros, Op, Outcome};
 use crate::store::Push;
 
 /// A wait for a lock that has not begun: await it.
@@ -83,6 +83,8 @@ pub(crate) struct Bid {
     now: Moment,
     /// What the store may have of it.
     stake: Stake,
+    /// The store's clock at its last answer.
+    answered: Micros,
     /// A request may still be under way that was given up.
     ambiguous: bool,
     /// Its place in the line of this process, where it stands in one.
@@ -116,7 +118,18 @@ impl Bid {
     pub(crate) fn new(spec: Arc<Spec>, client: Arc<Client>) -> Self {
         let env = &client.core.env;
         let (id, begun) = (ClaimId::new(env.bits()), env.now());
-        Self { spec, client, id, begun, now: begun, stake: Stake::None, ambiguous: false, place: None, ended: false }
+        Self {
+            spec,
+            client,
+            id,
+            begun,
+            now: begun,
+            stake: Stake::None,
+            answered: 0,
+            ambiguous: false,
+            place: None,
+            ended: false,
+        }
     }
 
     /// Takes the lock if it is free.
@@ -164,6 +177,9 @@ impl Bid {
         let mut pace = Pace::new(&spec, core.store.traits().push);
         let mut failure;
         loop {
+            if let Err(error) = self.client.check_open() {
+                return Err(self.fail(error));
+            }
             let limit = options.op_timeout.min((give_up - self.now).max(Duration::from_millis(1)));
             let attempt = self.ask(options.patience, limit).await?;
             let now = self.now;
@@ -243,12 +259,16 @@ impl Bid {
         self.stake = Stake::Sent(place);
         let reply = core.apply(&spec.key, &op, limit).await;
         self.now = core.env.now();
-        let clock = reply.as_ref().map_or(0, |reply| reply.now);
+        self.answered = reply.as_ref().map_or(self.answered, |reply| reply.now);
         match reply.map(|reply| reply.outcome) {
             Ok(Outcome::Held { fence, waiting, .. }) => {
                 let deadline = certain_until(sent, spec.options.ttl);
                 if self.now < deadline {
-                    return Ok(Attempt::Held(Fence(fence), deadline, Contact { now: clock, at: self.now, waiting }));
+                    return Ok(Attempt::Held(
+                        Fence(fence),
+                        deadline,
+                        Contact { now: self.answered, at: self.now, waiting },
+                    ));
                 }
                 let message = format!("the store took longer than the ttl to grant the lock {:?}", spec.key);
                 Ok(Attempt::Failed(Error::new(ErrorKind::NoReply, message)))
@@ -286,9 +306,16 @@ impl Bid {
         }
     }
 
-    /// A grant that was pushed is a hold until the place's deadline, if that is still to come.
+    /// A grant that was pushed is a hold until the place's deadline, if that is still to come. Where nobody would renew it
+    /// before that, it is worth asking for a whole term.
+    ///
+    /// One from before the last answer has expired: the store would have said that the claim is in. A fence is never
+    /// behind the clock at which it was given.
     fn pushed(&mut self, push: Push) -> Option<Guard> {
         let Push::Granted(fence) = push else { return None };
+        if fence < self.answered || !self.spec.options.watchdog {
+            return None;
+        }
         self.now = self.client.core.env.now();
         let deadline = self.until().filter(|deadline| self.now < *deadline)?;
         Some(self.granted(Fence(fence), deadline, None))
@@ -302,7 +329,7 @@ impl Bid {
     }
 
     fn win(&mut self, hold: Arc<Hold>, pushed: bool) -> Guard {
-        (self.stake, self.ended) = (Stake::None, true);
+        (self.stake, self.ambiguous, self.ended) = (Stake::None, false, true);
         let (core, waited, fence) = (&self.client.core, self.now - self.begun, hold.fence);
         core.counters.wait.record(waited);
         core.tell(&self.spec.key, || What::Acquired { fence, waited, pushed });
@@ -344,7 +371,7 @@ impl Drop for Bid {
         if !self.ended {
             self.end(Why::Cancelled);
         }
-        if self.stake == Stake::None {
+        if self.stake == Stake::None && !self.ambiguous {
             return;
         }
         let Spec { key, options, .. } = &*self.spec;

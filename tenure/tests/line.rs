@@ -249,10 +249,10 @@ async fn others_that_the_store_knows_of_are_next() {
     tokio::time::sleep(ms(1)).await;
     guard.refresh().await.unwrap();
     drop(guard);
-    let foreign = foreign.await.unwrap().unwrap();
+    let foreign = tokio::time::timeout(ms(1_000), foreign).await.expect("it is next").unwrap().unwrap();
     assert!(!own.is_finished());
     drop(foreign);
-    own.await.unwrap().unwrap();
+    drop(own.await.unwrap().unwrap());
 }
 
 #[tokio::test(start_paused = true)]

@@ -50,6 +50,24 @@ async fn a_lost_push_costs_at_most_a_third_of_the_patience() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_push_that_was_overtaken_by_a_later_answer_is_not_believed() {
+    let (ours, theirs, store) = two_clients();
+    let guard = ours.mutex("a").build().unwrap().lock().await.unwrap();
+    tokio::time::sleep(ms(10)).await;
+    store.mute();
+    store.take_ops();
+    let waiter = tokio::spawn(theirs.mutex("a").build().unwrap().lock().into_future());
+    run_ready().await;
+    let id = store.take_ops()[0].id();
+    // As if the claim had been let in, had expired, and had asked again before the push came.
+    store.push(id, guard.fence().get() + 1);
+    tokio::time::sleep(ms(100)).await;
+    assert!(!waiter.is_finished() && guard.is_held());
+    store.push(id, guard.fence().get() + 200_000);
+    let _next = tokio::time::timeout(ms(1), waiter).await.expect("one from after it is").unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_next_holds_as_soon_as_a_dead_holders_time_has_passed() {
     let (ours, theirs, _store) = two_clients();
     let lock = ours.mutex("a").ttl(ms(5_000)).watchdog(false).build().unwrap();
@@ -249,4 +267,52 @@ async fn a_silent_store_costs_no_more_than_its_timeout() {
     assert_eq!((error.kind(), start.elapsed()), (ErrorKind::NoReply, ms(250)));
     let error = locks.mutex("a").build().unwrap().lock().timeout(ms(700)).await.unwrap_err();
     assert_eq!((error.kind(), start.elapsed()), (ErrorKind::Timeout, ms(950)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_that_failed_in_one_way_after_the_other_leaves_nothing() {
+    let lasting = [Fault::LoseReply, Fault::Refuse, Fault::None];
+    for first in lasting {
+        for second in lasting {
+            let (locks, store) = client();
+            let lock = locks.mutex("a").ttl(ms(60_000)).build().unwrap();
+            store.fault(first);
+            let waiting = tokio::spawn(lock.lock().timeout(ms(500)).into_future());
+            run_ready().await;
+            store.fault(second);
+            let _ = waiting.await.unwrap();
+            store.fault(Fault::None);
+            tokio::time::sleep(ms(2_000)).await;
+            assert_eq!(crowd(&store, "a").await, (0, 0), "after {first:?} and {second:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_watchdog_a_hold_that_was_handed_over_lasts_for_its_ttl() {
+    let (ours, theirs, _store) = two_clients();
+    let guard = ours.mutex("a").build().unwrap().lock().await.unwrap();
+    let waiter = tokio::spawn(theirs.mutex("a").watchdog(false).build().unwrap().lock().into_future());
+    run_ready().await;
+    drop(guard);
+    let next = waiter.await.unwrap().unwrap();
+    assert!(next.remaining() > ms(29_000), "{:?}", next.remaining());
+    tokio::time::sleep(ms(29_000)).await;
+    assert!(next.is_held());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_when_the_client_is_closed_is_turned_away() {
+    let (ours, theirs, store) = two_clients();
+    let guard = ours.mutex("a").build().unwrap().lock().await.unwrap();
+    let waiters: Vec<_> =
+        (0..3).map(|_| tokio::spawn(theirs.mutex("a").build().unwrap().lock().into_future())).collect();
+    run_ready().await;
+    theirs.close().await;
+    for waiter in waiters {
+        assert_eq!(waiter.await.unwrap().unwrap_err().kind(), ErrorKind::Closed);
+    }
+    assert!(guard.is_held());
+    tokio::time::sleep(ms(10)).await;
+    assert_eq!(crowd(&store, "a").await, (1, 0));
 }

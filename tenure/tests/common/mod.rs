@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tenure::env::Env;
-use tenure::proto::{ClaimId, Op, Reply};
-use tenure::store::{Memory, Seen, Store, Traits, Watch};
+use tenure::proto::{ClaimId, Grant, Inbox, Op, Reply};
+use tenure::store::{Hub, Memory, Seen, Store, Traits, Watch};
 use tenure::{Error, ErrorKind, Key, Locks, Result};
 
 /// What the store does to the next operations.
@@ -42,6 +42,25 @@ struct State {
     yields: AtomicUsize,
     mute: AtomicBool,
     ops: Mutex<Vec<Op>>,
+    delay: Mutex<Duration>,
+    hung: Mutex<Option<Key>>,
+    sends: Mutex<Vec<Send>>,
+    /// Where the muted listen.
+    hub: Hub,
+}
+
+/// What was sent at once, whatever became of it.
+#[derive(Clone, Debug)]
+pub struct Send {
+    pub at: tokio::time::Instant,
+    pub keys: Vec<Key>,
+    pub ops: Vec<Op>,
+}
+
+impl Send {
+    pub fn is_renewal(&self) -> bool {
+        matches!(self.ops[0], Op::Renew(_))
+    }
 }
 
 impl Chaos {
@@ -51,6 +70,10 @@ impl Chaos {
             yields: AtomicUsize::new(0),
             mute: AtomicBool::new(false),
             ops: Mutex::default(),
+            delay: Mutex::default(),
+            hung: Mutex::default(),
+            sends: Mutex::default(),
+            hub: Hub::new(),
         };
         Self { memory: Memory::with_env(env), state: Arc::new(state) }
     }
@@ -63,9 +86,29 @@ impl Chaos {
         self.state.yields.store(n, SeqCst);
     }
 
+    /// How long each round trip takes from now on.
+    pub fn delay(&self, delay: Duration) {
+        *self.state.delay.lock().unwrap() = delay;
+    }
+
+    /// Never answers anything in which that lock is.
+    pub fn hang_on(&self, name: &str) {
+        *self.state.hung.lock().unwrap() = Some(Key::new(name).unwrap());
+    }
+
+    /// What was sent, and forgets it.
+    pub fn take_sends(&self) -> Vec<Send> {
+        std::mem::take(&mut self.state.sends.lock().unwrap())
+    }
+
     /// From now on pushes get lost.
     pub fn mute(&self) {
         self.state.mute.store(true, SeqCst);
+    }
+
+    /// Pushes to a claim that was muted when it began to wait.
+    pub fn push(&self, id: ClaimId, fence: u64) {
+        self.state.hub.deliver(&Grant { id, fence, inbox: Inbox::from("") });
     }
 
     /// The operations that were carried out, and forgets them.
@@ -75,6 +118,20 @@ impl Chaos {
 
     pub fn acquires(&self) -> usize {
         self.state.ops.lock().unwrap().iter().filter(|op| matches!(op, Op::Acquire(_))).count()
+    }
+
+    /// One round trip, on which these are sent together.
+    async fn travel(&self, ops: &[(&Key, &Op)]) {
+        let (keys, sent) = ops.iter().map(|(key, op)| ((*key).clone(), (*op).clone())).unzip();
+        let send = Send { at: tokio::time::Instant::now(), keys, ops: sent };
+        self.state.sends.lock().unwrap().push(send);
+        let (delay, hung) = (*self.state.delay.lock().unwrap(), self.state.hung.lock().unwrap().clone());
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
+        if ops.iter().any(|(key, _)| Some(*key) == hung.as_ref()) {
+            std::future::pending::<()>().await;
+        }
     }
 
     async fn pass(&self, key: &Key, op: &Op) -> Result<Reply> {
@@ -104,10 +161,12 @@ impl Chaos {
 #[async_trait]
 impl Store for Chaos {
     async fn apply(&self, key: &Key, op: &Op) -> Result<Reply> {
+        self.travel(&[(key, op)]).await;
         self.pass(key, op).await
     }
 
     async fn apply_many(&self, ops: &[(Key, Op)]) -> Vec<Result<Reply>> {
+        self.travel(&ops.iter().map(|(key, op)| (key, op)).collect::<Vec<_>>()).await;
         let mut replies = Vec::new();
         for (key, op) in ops {
             replies.push(self.pass(key, op).await);
@@ -117,7 +176,7 @@ impl Store for Chaos {
 
     fn watch(&self, key: &Key, id: ClaimId) -> Watch {
         match self.state.mute.load(SeqCst) {
-            true => tenure::store::Hub::new().watch(id),
+            true => self.state.hub.watch(id),
             false => self.memory.watch(key, id),
         }
     }
