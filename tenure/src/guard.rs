@@ -11,9 +11,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::What;
 use crate::hold::{Fence, Hold, HoldState, Loss};
 use crate::info::{Meta, time};
-use crate::keeper::Attempt;
 use crate::line::Place;
 use crate::proto::{ClaimId, Op, Outcome, Release, Was};
+use crate::renewal::Attempt;
 
 /// A hold on a lock. It is renewed in the background for as long as the guard lives, unless the watchdog is off.
 ///

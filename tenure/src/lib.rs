@@ -9,7 +9,7 @@
 //! let guard = lock.lock().await?;
 //! // Pass the token with every write, so that the resource can refuse a holder that came too late.
 //! let fence = guard.fence();
-//! // The work is dropped if the hold is lost: before anyone else can have it.
+//! // The work is dropped when the hold is no longer certain.
 //! guard.protect(async { println!("paying under {fence}") }).await?;
 //! guard.release().await?;
 //! # Ok(())
@@ -50,6 +50,7 @@ mod options;
 mod pace;
 mod parting;
 pub mod proto;
+mod renewal;
 pub mod store;
 mod ticket;
 mod waiting;
