@@ -266,11 +266,6 @@ impl Guard {
         fence.is_some()
     }
 
-    /// Whether its hold came by a push, and so for the time of its place only.
-    pub(crate) fn was_pushed(&self) -> bool {
-        self.hold.contact().is_none()
-    }
-
     /// The hold, which nobody keeps from now on: it is neither renewed nor released.
     pub(crate) fn into_hold(mut self) -> Arc<Hold> {
         self.client.keeper.retire(&self.hold);

@@ -81,14 +81,12 @@ impl Locks {
 }
 
 impl Lease {
-    /// Takes a hold out of its guard's hands, with a whole term before it.
-    pub(crate) async fn of(guard: Guard, spec: &Spec, client: &Arc<Client>) -> Result<Self> {
+    /// Takes a hold out of its guard's hands. It has a whole term before it: without a watchdog, a grant that is pushed is
+    /// asked for again.
+    pub(crate) fn of(guard: Guard, spec: &Spec, client: &Arc<Client>) -> Result<Self> {
         if guard.is_degraded() {
             let message = format!("the lock {:?} can only be had degraded now, and not for a lease", spec.key);
             return Err(Error::new(ErrorKind::Unavailable, message));
-        }
-        if guard.was_pushed() {
-            guard.refresh().await?;
         }
         let owner = spec.owner.clone().unwrap_or_else(|| Owner::new("nobody"));
         let core = &client.core;

@@ -52,7 +52,7 @@ impl Lock {
         self.client.check_open()?;
         let spec = self.leased(term)?;
         match Bid::new(spec.clone(), self.client.clone()).once().await? {
-            Some(guard) => Lease::of(guard, &spec, &self.client).await.map(Some),
+            Some(guard) => Lease::of(guard, &spec, &self.client).map(Some),
             None => Ok(None),
         }
     }
@@ -91,7 +91,7 @@ impl IntoFuture for Leasing {
             let spec = self.spec?;
             let acquiring = Acquiring::new(spec.clone(), self.client.clone());
             let acquiring = self.timeout.into_iter().fold(acquiring, Acquiring::timeout);
-            Lease::of(acquiring.await?, &spec, &self.client).await
+            Lease::of(acquiring.await?, &spec, &self.client)
         })
     }
 }
