@@ -25,6 +25,8 @@
 //! * [`store`] says how to write a store of one's own, [`proto`] what a store has to do.
 
 mod agenda;
+mod all;
+mod bid;
 pub mod blocking;
 mod client;
 #[cfg(feature = "conformance")]
@@ -55,6 +57,7 @@ pub mod store;
 mod ticket;
 mod waiting;
 
+pub use all::{AcquiringAll, Guards};
 pub use degrade::Instead;
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Degradation, Event, Events, What, Why};

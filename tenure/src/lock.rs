@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::bid::Bid;
 use crate::client::Client;
 use crate::degrade;
 use crate::error::{Error, ErrorKind, Result};
@@ -132,6 +133,16 @@ impl Lock {
     /// It only reads.
     pub async fn info(&self) -> Result<LockInfo> {
         self.client.core.info(&self.spec.key, self.spec.options.op_timeout).await
+    }
+}
+
+impl Lock {
+    pub(crate) fn bid(&self) -> Bid {
+        Bid::new(self.spec.clone(), self.client.clone())
+    }
+
+    pub(crate) fn is_of(&self, client: &Arc<Client>) -> bool {
+        Arc::ptr_eq(&self.client, client)
     }
 }
 
