@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::bid::Bid;
 use crate::client::Client;
 #[cfg(doc)]
 use crate::error::ErrorKind;
@@ -14,7 +15,7 @@ use crate::lease::Lease;
 use crate::lock::{Lock, Spec};
 use crate::options::{Options, within};
 use crate::proto::{ClaimId, Owner};
-use crate::waiting::{Acquiring, Bid};
+use crate::waiting::Acquiring;
 
 /// A wait for a lease that has not begun: await it.
 #[must_use = "nothing is asked for before it is awaited"]
