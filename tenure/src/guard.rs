@@ -270,6 +270,11 @@ impl Guard {
         self.standing != Standing::Unlocked
     }
 
+    /// Whether its hold is on a lock of another client.
+    pub(crate) fn is_elsewhere(&self) -> bool {
+        self.standing == Standing::Another
+    }
+
     pub(crate) fn core(&self) -> Arc<Core> {
         self.client.core.clone()
     }

@@ -1,4 +1,8 @@
 //! Leases: holds that outlive their process, found again by a ticket. Under a paused clock, and on a real Redis.
+//!
+//! Bugs that were planted, one at a time, and found: dropping releases; resuming prolongs, or does not ask; the ticket's
+//! version, fence or store is not looked at; `Debug` shows the id; a hand-over releases first, or leaves two claims when it
+//! fails; a degraded hold becomes a lease.
 
 #![allow(clippy::disallowed_methods, reason = "tests have their time and their tasks from tokio")]
 
