@@ -17,7 +17,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::select_all;
+use futures_util::future::{join_all, select_all};
 
 use crate::bid::{Attempt, Stake};
 use crate::client::Client;
@@ -262,6 +262,14 @@ impl Guards {
     /// When the future is dropped, the releases go on in the background.
     pub async fn release(mut self) -> Result<bool> {
         let mut ours = Ok(self.0.iter().all(Guard::is_locked));
+        // What a fallback handler took of another client is released there.
+        let elsewhere: Vec<_> = self.0.extract_if(.., |guard| guard.is_elsewhere()).collect();
+        for released in join_all(elsewhere.into_iter().map(Guard::release)).await {
+            match released {
+                Ok(was_ours) => ours = ours.map(|all| all && was_ours),
+                Err(error) => ours = ours.and(Err(error)),
+            }
+        }
         let mut ops = Vec::with_capacity(self.0.len());
         // What may pass to others in line does not come along.
         self.0.retain_mut(|guard| guard.begin_release().map(|op| ops.push((guard.key().clone(), op))).is_some());

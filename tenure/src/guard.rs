@@ -121,7 +121,8 @@ impl Guard {
     /// **Somebody else may hold the lock at the same time.** A resource that checks fences refuses what is done under
     /// it; where nothing checks, do only what may be done twice.
     ///
-    /// One that stands for no lock at all counts as held, is never lost, and its release says that nothing was held.
+    /// One that stands for no lock at all counts as held, for [`max_hold`](crate::LockBuilder::max_hold) where that is
+    /// set and otherwise without end, and its release says that nothing was held.
     pub fn is_degraded(&self) -> bool {
         self.fence() == Fence::NONE
     }
@@ -161,8 +162,10 @@ impl Guard {
     pub fn remaining(&self) -> Duration {
         match self.hold.loss() {
             Some(_) => Duration::ZERO,
-            None if self.standing == Standing::Unlocked => self.hold.ttl,
-            None => self.hold.deadline() - self.client.core.env.now(),
+            None => {
+                let left = self.hold.deadline() - self.client.core.env.now();
+                if self.standing == Standing::Unlocked { left.min(self.hold.ttl) } else { left }
+            }
         }
     }
 
@@ -267,6 +270,11 @@ impl Guard {
         self.standing != Standing::Unlocked
     }
 
+    /// Whether its hold is on a lock of another client.
+    pub(crate) fn is_elsewhere(&self) -> bool {
+        self.standing == Standing::Another
+    }
+
     pub(crate) fn core(&self) -> Arc<Core> {
         self.client.core.clone()
     }
@@ -289,6 +297,13 @@ impl Guard {
         fence.is_some()
     }
 
+    /// The hold, which nobody keeps from now on: it is neither renewed nor released.
+    pub(crate) fn into_hold(mut self) -> Arc<Hold> {
+        self.client.keeper.retire(&self.hold);
+        self.released = true;
+        self.hold.clone()
+    }
+
     pub(crate) fn since(&self) -> Moment {
         self.hold.since
     }
@@ -306,6 +321,7 @@ impl Drop for Guard {
     fn drop(&mut self) {
         if self.standing == Standing::Unlocked {
             let held = self.held_for();
+            self.hold.end();
             self.client.core.tell(&self.hold.key, || What::Released { held, was_ours: false });
         } else if !self.released && !self.hand_on() {
             self.client.keeper.release(&self.hold);

@@ -20,13 +20,13 @@ use crate::waiting::Acquiring;
 /// How many claims an owner may have where nothing else was said.
 const REENTRANT: u32 = 16;
 /// The longest owner's name, in bytes.
-const OWNER_MAX: usize = 256;
+pub(crate) const OWNER_MAX: usize = 256;
 
 /// A lock on one name. It holds nothing by itself and is cheap to clone; each acquisition stands for itself.
 #[derive(Clone)]
 pub struct Lock {
-    spec: Arc<Spec>,
-    client: Arc<Client>,
+    pub(crate) spec: Arc<Spec>,
+    pub(crate) client: Arc<Client>,
 }
 
 /// What is claimed, and how.

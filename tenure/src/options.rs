@@ -257,6 +257,9 @@ macro_rules! option_setters {
         /// [`Metrics::degraded`](crate::Metrics::degraded), and known to the
         /// [guard](crate::Guard::is_degraded). The next acquisition asks the store again.
         ///
+        /// Where several locks are taken at once it is asked for the one that is being waited for, and for no other. A
+        /// [lease](crate::Lock::lease) is never degraded.
+        ///
         /// ```
         /// # #[tokio::main(flavor = "current_thread")]
         /// # async fn main() -> tenure::Result<()> {
