@@ -30,7 +30,7 @@ use crate::guard::Guard;
 use crate::hold::{Fence, Granted, certain_until};
 use crate::lock::Spec;
 use crate::pace::Pace;
-use crate::proto::{Acquire, ClaimId, Op, Outcome};
+use crate::proto::{Acquire, ClaimId, Micros, Op, Outcome};
 use crate::store::Push;
 
 /// A wait for a lock that has not begun: await it.
@@ -81,6 +81,8 @@ pub(crate) struct Bid {
     now: Moment,
     /// What the store may have of it.
     stake: Stake,
+    /// The store's clock at its last answer.
+    answered: Micros,
     /// A request may still be under way that was given up.
     ambiguous: bool,
     /// How it ended, if it was not cancelled.
@@ -112,7 +114,7 @@ impl Bid {
     pub(crate) fn new(spec: Arc<Spec>, client: Arc<Client>) -> Self {
         let env = &client.core.env;
         let (id, begun) = (ClaimId::new(env.bits()), env.now());
-        Self { spec, client, id, begun, now: begun, stake: Stake::None, ambiguous: false, ended: false }
+        Self { spec, client, id, begun, now: begun, stake: Stake::None, answered: 0, ambiguous: false, ended: false }
     }
 
     /// Takes the lock if it is free.
@@ -200,6 +202,7 @@ impl Bid {
         self.stake = Stake::Sent(place);
         let reply = core.apply(&spec.key, &op, limit).await;
         self.now = core.env.now();
+        self.answered = reply.as_ref().map_or(self.answered, |reply| reply.now);
         match reply.map(|reply| reply.outcome) {
             Ok(Outcome::Held { fence, .. }) => {
                 let deadline = certain_until(sent, spec.options.ttl);
@@ -243,8 +246,14 @@ impl Bid {
     }
 
     /// A grant that was pushed is a hold until the place's deadline, if that is still to come.
+    ///
+    /// One from before the last answer has expired: the store would have said that the claim is in. A fence is never
+    /// behind the clock at which it was given.
     fn pushed(&mut self, push: Push) -> Option<Guard> {
         let Push::Granted(fence) = push else { return None };
+        if fence < self.answered {
+            return None;
+        }
         self.now = self.client.core.env.now();
         let deadline = self.place().filter(|deadline| self.now < *deadline)?;
         Some(self.win(Fence(fence), deadline, true))

@@ -50,6 +50,24 @@ async fn a_lost_push_costs_at_most_a_third_of_the_patience() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_push_that_was_overtaken_by_a_later_answer_is_not_believed() {
+    let (ours, theirs, store) = two_clients();
+    let guard = ours.mutex("a").build().unwrap().lock().await.unwrap();
+    tokio::time::sleep(ms(10)).await;
+    store.mute();
+    store.take_ops();
+    let waiter = tokio::spawn(theirs.mutex("a").build().unwrap().lock().into_future());
+    run_ready().await;
+    let id = store.take_ops()[0].id();
+    // As if the claim had been let in, had expired, and had asked again before the push came.
+    store.push(id, guard.fence().get() + 1);
+    tokio::time::sleep(ms(100)).await;
+    assert!(!waiter.is_finished() && guard.is_held());
+    store.push(id, guard.fence().get() + 200_000);
+    let _next = tokio::time::timeout(ms(1), waiter).await.expect("one from after it is").unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_next_holds_as_soon_as_a_dead_holders_time_has_passed() {
     let (ours, theirs, _store) = two_clients();
     let lock = ours.mutex("a").ttl(ms(5_000)).watchdog(false).build().unwrap();

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tenure::env::Env;
-use tenure::proto::{ClaimId, Op, Reply};
-use tenure::store::{Memory, Seen, Store, Traits, Watch};
+use tenure::proto::{ClaimId, Grant, Inbox, Op, Reply};
+use tenure::store::{Hub, Memory, Seen, Store, Traits, Watch};
 use tenure::{Error, ErrorKind, Key, Locks, Result};
 
 /// What the store does to the next operations.
@@ -40,6 +40,8 @@ struct State {
     yields: AtomicUsize,
     mute: AtomicBool,
     ops: Mutex<Vec<Op>>,
+    /// Where the muted listen.
+    hub: Hub,
 }
 
 impl Chaos {
@@ -49,6 +51,7 @@ impl Chaos {
             yields: AtomicUsize::new(0),
             mute: AtomicBool::new(false),
             ops: Mutex::default(),
+            hub: Hub::new(),
         };
         Self { memory: Memory::with_env(env), state: Arc::new(state) }
     }
@@ -64,6 +67,11 @@ impl Chaos {
     /// From now on pushes get lost.
     pub fn mute(&self) {
         self.state.mute.store(true, SeqCst);
+    }
+
+    /// Pushes to a claim that was muted when it began to wait.
+    pub fn push(&self, id: ClaimId, fence: u64) {
+        self.state.hub.deliver(&Grant { id, fence, inbox: Inbox::from("") });
     }
 
     /// The operations that were carried out, and forgets them.
@@ -114,7 +122,7 @@ impl Store for Chaos {
 
     fn watch(&self, key: &Key, id: ClaimId) -> Watch {
         match self.state.mute.load(SeqCst) {
-            true => tenure::store::Hub::new().watch(id),
+            true => self.state.hub.watch(id),
             false => self.memory.watch(key, id),
         }
     }
