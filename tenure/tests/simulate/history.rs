@@ -92,7 +92,6 @@ struct Held {
 
 struct Wait {
     call: u64,
-    who: Claimant,
     since: Instant,
     /// Who came later and was let in earlier, and when.
     overtaken: Vec<(Claimant, Instant)>,
@@ -157,7 +156,7 @@ impl History {
         let lock = &mut told.locks[who.lock];
         lock.calls += 1;
         let (call, since) = (lock.calls, Instant::now());
-        lock.waiting.push(Wait { call, who, since, overtaken: Vec::new() });
+        lock.waiting.push(Wait { call, since, overtaken: Vec::new() });
         Asking { history: self.clone(), call, who, since }
     }
 
@@ -220,7 +219,10 @@ impl History {
             let same = |other: &&Entry| other.owner == entry.owner && other.fence == entry.fence;
             let shared = entry.owner.is_some() && record.holders.iter().filter(same).count() > 1;
             let before = lock.newest.max(lock.given.last_key_value().map_or(0, |(fence, _)| *fence));
-            if entry.fence <= before && !shared {
+            // A token that a hold was handed on with is told later, with a renewal.
+            let handed_on = lock.given.contains_key(&entry.fence)
+                && lock.grants.iter().any(|(id, fence)| *id == entry.id && *fence < entry.fence);
+            if entry.fence <= before && !shared && !handed_on {
                 broken = Some(format!("the store granted with fence {} after {before}", entry.fence));
             }
             lock.newest = lock.newest.max(entry.fence);
@@ -286,6 +288,8 @@ impl Asking {
         }
         let entry = lock.given.entry(fence).or_insert((owner, all));
         entry.1 |= all;
+        let place = lock.order.len();
+        lock.order.entry(fence).or_insert(place);
 
         broken.extend(self.in_turn(lock));
         broken.extend(self.in_time(lock));
@@ -305,7 +309,8 @@ impl Asking {
         let earlier: Vec<_> = earlier.map(|(who, _)| *who).collect();
         let by_sibling = earlier.iter().any(|who| who.process == self.who.process);
         let task = |who: &Claimant| (who.process, who.task);
-        let twice = earlier.iter().enumerate().any(|(n, who)| earlier[..n].iter().any(|other| task(other) == task(who)));
+        let twice =
+            earlier.iter().enumerate().any(|(n, who)| earlier[..n].iter().any(|other| task(other) == task(who)));
         for wait in lock.waiting.iter_mut().filter(|wait| wait.since < self.since) {
             if self.who.owner.is_none() {
                 wait.overtaken.push((self.who, now));

@@ -66,9 +66,13 @@ fn the_same_seed_tells_the_same_story() {
 
 /// What there is to say of a seed that failed.
 fn story(played: &Played, seed: u64) -> String {
-    let failure = played.failure.as_deref().unwrap_or("it failed once, and not again: something besides its seed matters");
+    let failure =
+        played.failure.as_deref().unwrap_or("it failed once, and not again: something besides its seed matters");
     let lines = &played.lines;
     let end = lines.iter().position(|line| line.contains("BROKEN")).map_or(lines.len(), |line| line + 1);
     let shown = lines[end.saturating_sub(SHOWN)..end].join("\n");
-    format!("{failure}\n\n{:#?}\n\n{shown}\n\nto play it again: cargo xtask simulate --seeds 1 --seed {seed}", played.scenario)
+    format!(
+        "{failure}\n\n{:#?}\n\n{shown}\n\nto play it again: cargo xtask simulate --seeds 1 --seed {seed}",
+        played.scenario
+    )
 }

@@ -122,7 +122,8 @@ async fn nothing_is_left(scenario: &Scenario, history: &History, world: &World) 
     let watching = format!("{memory:?}");
     history.demand(watching.contains("waiting: 0"), || format!("somebody still listens: {watching}"));
     let bury = 2 * scenario.longest(|lock| lock.ttl.max(lock.patience));
-    sleep(bury + scenario.longest(|lock| lock.memory).mul_f64(1.02) + scenario.set_back() + Duration::from_secs(1)).await;
+    sleep(bury + scenario.longest(|lock| lock.memory).mul_f64(1.02) + scenario.set_back() + Duration::from_secs(1))
+        .await;
     let names = world.memory().scan().await.expect("memory does not fail");
     history.demand(names.is_empty(), || format!("the store remembers {names:?} for ever"));
 }

@@ -211,7 +211,13 @@ impl Spec {
     }
 }
 
-fn event(rng: &mut StdRng, weather: Weather, scale: f64, processes: &[Process], locks: &[Spec]) -> (Duration, Happening) {
+fn event(
+    rng: &mut StdRng,
+    weather: Weather,
+    scale: f64,
+    processes: &[Process],
+    locks: &[Spec],
+) -> (Duration, Happening) {
     let after = ms(scale * rng.random_range(0.0..3.0));
     let process = rng.random_range(0..processes.len());
     let time = ms(scale * rng.random_range(0.1..4.0));

@@ -44,7 +44,13 @@ enum How {
 }
 
 impl Task {
-    pub(crate) fn new(world: &World, history: &Arc<History>, scenario: &Arc<Scenario>, locks: Locks, at: (usize, usize)) -> Self {
+    pub(crate) fn new(
+        world: &World,
+        history: &Arc<History>,
+        scenario: &Arc<Scenario>,
+        locks: Locks,
+        at: (usize, usize),
+    ) -> Self {
         let (process, task) = at;
         let rng = StdRng::seed_from_u64(scenario.seed ^ ((process as u64 + 1) << 40) ^ ((task as u64 + 1) << 50));
         let (world, history, scenario) = (world.clone(), history.clone(), scenario.clone());
