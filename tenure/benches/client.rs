@@ -152,7 +152,7 @@ async fn script_pairs(mut stock: MultiplexedConnection, task: u32, pairs: u32) {
     let key = format!("tenure:{{{}}}", name(task));
     for pair in 0..pairs {
         let id = ClaimId::new(u128::from(task) << 64 | u128::from(pair));
-        let release = Op::Release(Release { id, bury: Duration::ZERO });
+        let release = Op::Release(Release { id, bury: Duration::ZERO, fence: 0 });
         for op in [acquire(id), release] {
             let command = redis_script::command(&[redis_script::Call::new(key.as_bytes(), &op, "")]);
             let value = stock.send_packed_command(&command).await.expect("the server answers");

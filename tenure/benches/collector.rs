@@ -96,7 +96,7 @@ where
             let mut took = Vec::with_capacity(2 * pairs as usize);
             for pair in 0..pairs {
                 let id = ClaimId::new(u128::from(task) << 64 | u128::from(pair));
-                for op in [acquire(id), Op::Release(Release { id, bury: Duration::ZERO })] {
+                for op in [acquire(id), Op::Release(Release { id, bury: Duration::ZERO, fence: 0 })] {
                     let (start, is_release) = (Instant::now(), matches!(op, Op::Release(_)));
                     let outcome = operate(key.clone(), op).await;
                     assert!(is_release || matches!(outcome, Outcome::Held { .. }), "{outcome:?}");

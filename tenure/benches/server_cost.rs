@@ -156,11 +156,11 @@ fn read(i: u128) -> Op {
 }
 
 fn renew(i: u128) -> Op {
-    Op::Renew(Renew { id: id(i), ttl: Duration::from_secs(600) })
+    Op::Renew(Renew { id: id(i), ttl: Duration::from_secs(600), fence: 0 })
 }
 
 fn release(i: u128) -> Op {
-    Op::Release(Release { id: id(i), bury: Duration::ZERO })
+    Op::Release(Release { id: id(i), bury: Duration::ZERO, fence: 0 })
 }
 
 fn one(lock: u128, op: Op) -> Cmd {

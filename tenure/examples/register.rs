@@ -143,7 +143,7 @@ async fn main() -> Result<()> {
     };
     println!("acquire: {:?}", store.apply(&lock, &Op::Acquire(acquire)).await?.outcome);
     println!("holders: {:?}", store.read(&lock).await?.record.holders);
-    let release = Release { id, bury: Duration::ZERO };
+    let release = Release { id, bury: Duration::ZERO, fence: 0 };
     println!("release: {:?}", store.apply(&lock, &Op::Release(release)).await?.outcome);
     Ok(())
 }

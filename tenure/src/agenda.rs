@@ -1,6 +1,7 @@
 //! What the keeper has to do, by time.
 //!
-//! A hold has one entry: its next renewal, or its deadline while one is under way or where there is no watchdog.
+//! A hold has one entry: its next renewal, or its deadline while one is under way or where there is none to come.
+//! Renewals that are due together are done in the order of their deadlines, those in doubt first.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 
 use crate::env::Moment;
-use crate::hold::{Hold, HoldState};
+use crate::hold::{Hold, HoldState, Watchdog};
 use crate::key::Key;
 use crate::proto::ClaimId;
 
@@ -42,6 +43,8 @@ pub(crate) struct Parting {
     pub(crate) id: ClaimId,
     /// For how long the id is to be refused: not at all where no request for it can be under way.
     pub(crate) bury: Duration,
+    /// The newest token that was minted for it.
+    pub(crate) fence: u64,
     /// When the claim has ended by itself.
     pub(crate) give_up: Moment,
     pub(crate) op_timeout: Duration,
@@ -91,19 +94,44 @@ impl Agenda {
             match self.items.remove(&at) {
                 Some(Item::Hold(hold)) if hold.deadline() <= now => round.lost.push(hold),
                 Some(Item::Hold(hold)) => {
-                    self.insert(hold.deadline(), Item::Hold(hold.clone()));
-                    match hold.interval {
-                        None => {}
-                        Some(_) if at.0 >= hold.deadline() => {}
-                        Some(_) if hold.state() == HoldState::Suspect => round.suspect.push(hold),
-                        Some(_) => round.calm.push(hold),
+                    let deadline = hold.deadline();
+                    self.insert(deadline, Item::Hold(hold.clone()));
+                    if at.0 < deadline && hold.watchdog != Watchdog::Off {
+                        round.renewals.push(hold);
                     }
                 }
                 Some(Item::Part(parting)) => round.partings.push(parting),
                 None => {}
             }
         }
+        round.renewals.sort_by_key(|hold| (hold.state() != HoldState::Suspect, hold.deadline()));
         round
+    }
+
+    /// Makes every renewal due that has none to come: what was under way in a runtime that ended never comes back.
+    pub(crate) fn resume(&mut self, now: Moment) {
+        let stalled = |((at, _), item): (&(Moment, u64), &Item)| match item {
+            Item::Hold(hold) if hold.watchdog != Watchdog::Off && *at == hold.deadline() && *at < hold.end => {
+                Some(hold.clone())
+            }
+            _ => None,
+        };
+        let stalled: Vec<_> = self.items.iter().filter_map(stalled).collect();
+        for hold in stalled {
+            self.remove(&hold);
+            self.insert(now, Item::Hold(hold));
+        }
+    }
+
+    /// How many holds there are, and the soonest of their deadlines.
+    pub(crate) fn census(&self) -> (usize, Option<Moment>) {
+        let holds = self.items.values().filter_map(|item| match item {
+            Item::Hold(hold) => Some(hold.deadline()),
+            Item::Part(_) => None,
+        });
+        holds.fold((0, None), |(n, soonest), deadline| {
+            (n + 1, Some(soonest.map_or(deadline, |soonest: Moment| soonest.min(deadline))))
+        })
     }
 }
 
@@ -112,7 +140,7 @@ impl Item {
     fn may_be_early(&self, due: Moment, now: Moment) -> bool {
         match self {
             Item::Hold(hold) if hold.state() == HoldState::Suspect => false,
-            Item::Hold(hold) => due < hold.deadline() && due - now <= hold.interval.unwrap_or_default() / 4,
+            Item::Hold(hold) => due < hold.deadline() && due - now <= hold.early(),
             Item::Part(_) => false,
         }
     }
@@ -121,8 +149,8 @@ impl Item {
 /// What one round has to do.
 #[derive(Default)]
 pub(crate) struct Round {
-    pub(crate) calm: Vec<Arc<Hold>>,
-    pub(crate) suspect: Vec<Arc<Hold>>,
+    /// In the order in which they are to be made.
+    pub(crate) renewals: Vec<Arc<Hold>>,
     pub(crate) partings: Vec<Parting>,
     pub(crate) lost: Vec<Arc<Hold>>,
 }

@@ -21,7 +21,7 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::{Events, Fence, HoldInfo, HoldState, LockBuilder, LockInfo, Loss, Metrics};
+use crate::{Events, Fence, HoldInfo, HoldState, LockBuilder, LockInfo, Loss, Metrics, NodeHealth};
 
 /// A client of the store at `url`; see [`crate::open`].
 ///
@@ -71,6 +71,11 @@ impl Locks {
     /// The client's figures so far; see [`crate::Locks::metrics`].
     pub fn metrics(&self) -> Metrics {
         self.locks.metrics()
+    }
+
+    /// How the nodes of the store fare; see [`crate::Locks::health`].
+    pub fn health(&self) -> Vec<NodeHealth> {
+        self.locks.health()
     }
 
     /// Ends the client; see [`crate::Locks::close`].

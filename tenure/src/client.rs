@@ -5,12 +5,14 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::time::Duration;
 
-use crate::env::Env;
+use crate::env::{Env, Moment};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Teller, What};
-use crate::hold::{Hold, Loss};
+use crate::health::{Turn, Vitals};
+use crate::hold::{Fence, Hold, Loss};
 use crate::keeper::Keeper;
 use crate::key::Key;
+use crate::line::Lines;
 use crate::metrics::Counters;
 use crate::options::Options;
 use crate::proto::{Op, Reply};
@@ -42,31 +44,71 @@ pub(crate) struct Core {
     pub(crate) env: Env,
     pub(crate) teller: Teller,
     pub(crate) counters: Counters,
+    pub(crate) lines: Lines,
+    pub(crate) vitals: Vitals,
 }
 
 impl Core {
     /// One operation, with a limit on how long its reply may take.
     pub(crate) async fn apply(&self, key: &Key, op: &Op, limit: Duration) -> Result<Reply> {
-        self.env.timeout(limit, self.store.apply(key, op)).await.unwrap_or_else(|| Err(no_reply(limit)))
+        let sent = self.env.now();
+        let reply = self.env.timeout(limit, self.store.apply(key, op)).await;
+        let reply = reply.unwrap_or_else(|| Err(no_reply(limit)));
+        self.note(sent, reply.as_ref().err());
+        reply
     }
 
     /// Many, with a limit on how long the last reply may take.
     pub(crate) async fn apply_many(&self, ops: &[(Key, Op)], limit: Duration) -> Vec<Result<Reply>> {
+        let sent = self.env.now();
         let replies = self.env.timeout(limit, self.store.apply_many(ops)).await;
-        replies.unwrap_or_else(|| ops.iter().map(|_| Err(no_reply(limit))).collect())
+        let replies = replies.unwrap_or_else(|| ops.iter().map(|_| Err(no_reply(limit))).collect());
+        let failed = replies.iter().all(|reply| reply.as_ref().is_err_and(of_the_node));
+        self.note(sent, replies.first().and_then(|reply| reply.as_ref().err()).filter(|_| failed));
+        replies
+    }
+
+    /// Takes note of how the node answered to what was sent then.
+    fn note(&self, sent: Moment, error: Option<&Error>) {
+        let now = self.env.now();
+        let error = error.filter(|error| of_the_node(error));
+        let turn = match error {
+            None => self.vitals.answered(sent, now),
+            Some(error) => self.vitals.failed(sent, now, error.is_ambiguous()),
+        };
+        let Some(turn) = turn else { return };
+        let Ok(node) = Key::new(self.node()) else { return };
+        self.tell(&node, || match (turn, error) {
+            (Turn::Down, Some(error)) => What::NodeDown { error: error.to_string() },
+            _ => What::NodeUp,
+        });
+    }
+
+    /// What the store's one node is called.
+    pub(crate) fn node(&self) -> &'static str {
+        self.store.traits().kind
     }
 
     pub(crate) fn tell(&self, name: &Key, what: impl FnOnce() -> What) {
         self.teller.tell(name, what);
     }
 
-    /// Declares a hold lost, unless it is over already.
-    pub(crate) fn lose(&self, hold: &Hold, loss: Loss) {
-        if hold.lose(loss) {
+    /// Declares a hold lost; false where it was over already.
+    pub(crate) fn lose(&self, hold: &Hold, loss: Loss) -> bool {
+        let news = hold.lose(loss);
+        if news {
             self.counters.lost.fetch_add(1, Relaxed);
             self.counters.hold.record(self.env.now() - hold.since);
             self.tell(&hold.key, || What::Lost { fence: hold.fence, loss });
+            self.lines.lost(hold);
         }
+        news
+    }
+
+    /// Takes note that a hold was handed on to another task of this process.
+    pub(crate) fn handed_on(&self, key: &Key, held: Duration, fence: Fence) {
+        self.counters.handed_on.fetch_add(1, Relaxed);
+        self.tell(key, || What::HandedOn { held, fence });
     }
 
     /// Takes note that a hold was released.
@@ -74,6 +116,11 @@ impl Core {
         self.counters.released.fetch_add(1, Relaxed);
         self.tell(key, || What::Released { held, was_ours });
     }
+}
+
+/// Whether the error says that the node does not serve us, not that it did not like what was asked.
+fn of_the_node(error: &Error) -> bool {
+    error.is_transient() || error.kind() == ErrorKind::Denied
 }
 
 fn no_reply(limit: Duration) -> Error {

@@ -8,11 +8,12 @@ use tokio::sync::broadcast::{self, error::RecvError};
 use crate::hold::{Fence, Loss};
 use crate::key::Key;
 
-/// Something that happened to a lock of this client.
+/// Something that happened to a lock of this client, or to a node of its store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Event {
-    /// The lock's name.
+    /// The lock's name; for [`What::NodeDown`] and [`What::NodeUp`] the node's, as in
+    /// [`NodeHealth::node`](crate::NodeHealth::node).
     pub name: Key,
     /// What happened to it.
     pub what: What,
@@ -62,6 +63,13 @@ pub enum What {
         /// How it was lost.
         loss: Loss,
     },
+    /// The hold was passed to the next task of this process without asking the store, when its guard went.
+    HandedOn {
+        /// How long it was held.
+        held: Duration,
+        /// The token of the next one.
+        fence: Fence,
+    },
     /// The hold was released.
     Released {
         /// How long it was held.
@@ -69,6 +77,13 @@ pub enum What {
         /// Whether it was still ours.
         was_ours: bool,
     },
+    /// A node of the store failed three times in a row. Holds that it keeps are in doubt once their own renewals fail.
+    NodeDown {
+        /// What went wrong the last time.
+        error: String,
+    },
+    /// A node that was down answers again.
+    NodeUp,
 }
 
 /// Why a claim ended without a hold.
@@ -95,10 +110,13 @@ impl fmt::Display for Event {
             What::Renewed { remaining } => write!(f, "{name}: renewed, certain for {remaining:?}"),
             What::Suspect { remaining, error } => write!(f, "{name}: in doubt, certain for {remaining:?}: {error}"),
             What::Lost { fence, loss } => write!(f, "{name}: lost with fence {fence}: {loss}"),
+            What::HandedOn { held, fence } => write!(f, "{name}: handed on with fence {fence} after {held:?}"),
             What::Released { held, was_ours: true } => write!(f, "{name}: released after {held:?}"),
             What::Released { held, was_ours: false } => {
                 write!(f, "{name}: no longer ours at its release after {held:?}")
             }
+            What::NodeDown { error } => write!(f, "node {name} is down: {error}"),
+            What::NodeUp => write!(f, "node {name} is up again"),
         }
     }
 }
@@ -157,7 +175,9 @@ impl Teller {
         }
         let event = Event { name: name.clone(), what: what() };
         match &event.what {
-            What::Lost { .. } | What::Suspect { .. } => tracing::warn!(target: "tenure", "{event}"),
+            What::Lost { .. } | What::Suspect { .. } | What::NodeDown { .. } => {
+                tracing::warn!(target: "tenure", "{event}")
+            }
             _ => tracing::debug!(target: "tenure", "{event}"),
         }
         if heard {

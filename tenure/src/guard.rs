@@ -8,19 +8,47 @@ use std::time::{Duration, SystemTime};
 use crate::client::Client;
 use crate::env::Moment;
 use crate::error::{Error, ErrorKind, Result};
-use crate::hold::{Fence, Hold, HoldState, Loss, certain_until};
+use crate::hold::{Fence, Hold, HoldState, Loss};
 use crate::info::{Meta, time};
-use crate::proto::{ClaimId, Op, Outcome, Release, Renew, Was};
+use crate::keeper::Attempt;
+use crate::line::Place;
+use crate::proto::{ClaimId, Op, Outcome, Release, Was};
 
 /// A hold on a lock. It is renewed in the background for as long as the guard lives, unless the watchdog is off.
 ///
 /// Dropping it hands the release to the background and returns at once; [`release`](Self::release) waits for it and says
-/// whether the hold was still ours. A guard that outlives its runtime, or is leaked, is not released: its hold ends with
-/// its ttl.
+/// whether the hold was still ours.
+///
+/// # The margin
+///
+/// The hold is taken to be over earlier than the store lets anybody else in: a hundredth of the ttl and 2 ms earlier,
+/// counted from when the renewal was *sent*, while the store counts from when it carried it out. The clock is one that
+/// goes on while the machine is suspended. So `is_held`, `lost` and `protect` tell the end in time, unless
+///
+/// * the store's clock runs faster than ours by more than the margin within one ttl, or is set forward;
+/// * the store loses what it acknowledged, or somebody breaks the lock: that is learned at the next renewal;
+/// * the process is paused between looking and acting. Only a resource that checks the [fence](Self::fence) is safe from
+///   that.
+///
+/// # How it ends otherwise
+///
+/// | what happens | the hold |
+/// | --- | --- |
+/// | a panic while it is held | released, as the guard is dropped |
+/// | the guard is dropped in another runtime, or outside any | released, by the runtime that renews it |
+/// | all [`Locks`](crate::Locks) are dropped | goes on: the guard keeps what it needs |
+/// | the guard is leaked, as by [`mem::forget`](std::mem::forget) | renewed for as long as its runtime runs, as nobody can tell it from one in use; [`max_hold`](crate::LockBuilder::max_hold) bounds that |
+/// | the runtime ends | not renewed: told lost at its deadline, and free a little later. If the client is used in another runtime before, that takes its holds over |
+/// | the process ends | free within its ttl |
+///
+/// The task that renews runs in the runtime in which the client was used first. One that is kept but no longer driven, as a
+/// current-thread runtime outside `block_on`, renews and releases nothing.
 #[must_use = "the lock is released when the guard is dropped"]
 pub struct Guard {
     hold: Arc<Hold>,
     client: Arc<Client>,
+    /// Its place in the line of this process.
+    place: Option<Place>,
     released: bool,
 }
 
@@ -41,8 +69,11 @@ pub struct HoldInfo {
 }
 
 impl Guard {
-    pub(crate) fn new(hold: Arc<Hold>, client: Arc<Client>) -> Self {
-        Self { hold, client, released: false }
+    pub(crate) fn new(hold: Arc<Hold>, client: Arc<Client>, place: Option<Place>) -> Self {
+        if let Some(place) = &place {
+            place.holds(&hold);
+        }
+        Self { hold, client, place, released: false }
     }
 
     /// The lock's name.
@@ -95,14 +126,13 @@ impl Guard {
     }
 
     /// Completes when the hold is lost: at its local deadline at the latest, which lies before the store's. Never
-    /// completes once the hold was released.
+    /// completes once the hold was released. Await it within a tokio runtime, of which it needs a timer.
     ///
     /// # Cancel safety
     ///
     /// Nothing is lost when the future is dropped. It may outlive the guard.
     pub fn lost(&self) -> impl Future<Output = Loss> + Send + use<> {
-        let hold = self.hold.clone();
-        async move { hold.lost().await }
+        self.client.keeper.lost(&self.hold)
     }
 
     /// Runs `work` for as long as the hold is certain.
@@ -117,40 +147,41 @@ impl Guard {
     pub async fn protect<T>(&self, work: impl Future<Output = T>) -> Result<T> {
         tokio::select! {
             biased;
-            loss = self.hold.lost() => Err(self.lost_error(loss)),
+            loss = self.lost() => Err(self.lost_error(loss)),
             output = work => Ok(output),
         }
     }
 
-    /// Renews the hold now for a whole ttl from now.
+    /// Renews the hold now for a whole ttl from now. It works with the watchdog off, too; with it on, the next renewal is
+    /// counted from this one. A hold in doubt is certain again after it.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Lost`] when it is over; another kind when the store did not answer, and the hold is as certain as
-    /// before.
+    /// [`ErrorKind::Lost`] when it is over; another kind when the store did not answer. Then the hold is as certain as
+    /// before but in doubt, and the watchdog, where it is on, tries again soon.
     ///
     /// # Cancel safety
     ///
     /// A renewal that was sent may still be carried out.
     pub async fn refresh(&self) -> Result<()> {
-        let (hold, env) = (&self.hold, &self.client.core.env);
+        let (hold, core, keeper) = (&self.hold, &self.client.core, &self.client.keeper);
         if !self.is_held() {
-            return Err(self.lost_error(hold.loss().unwrap_or(Loss::Expired)));
+            return Err(self.lost_error(hold.loss().unwrap_or(hold.loss_by_time())));
         }
-        let sent = env.now();
-        let op = Op::Renew(Renew { id: hold.id, ttl: hold.ttl });
-        let reply = self.client.core.apply(&hold.key, &op, hold.op_timeout).await?;
-        if !matches!(reply.outcome, Outcome::Held { .. }) {
-            self.client.keeper.lose(hold, Loss::Gone);
-            return Err(self.lost_error(Loss::Gone));
-        }
-        match hold.extend(certain_until(sent, hold.ttl), env.now()) {
-            true => Ok(()),
-            false => Err(self.lost_error(Loss::Expired)),
+        let attempt = Attempt::new(hold, core.env.now());
+        let reply = core.apply(&hold.key, &attempt.op(hold), hold.op_timeout).await;
+        let failure = reply.as_ref().err().cloned();
+        keeper.refreshed(hold, attempt, reply);
+        match failure {
+            _ if !self.is_held() => Err(self.lost_error(hold.loss().unwrap_or(hold.loss_by_time()))),
+            Some(error) => Err(error),
+            None => Ok(()),
         }
     }
 
     /// Releases the hold, and says whether it was still ours.
+    ///
+    /// Where other tasks of this process wait, it may pass to the next of them instead, without asking the store.
     ///
     /// # Errors
     ///
@@ -160,13 +191,28 @@ impl Guard {
     ///
     /// When the future is dropped, the release goes on in the background.
     pub async fn release(mut self) -> Result<bool> {
+        if self.hand_on() {
+            return Ok(true);
+        }
         self.client.keeper.retire(&self.hold);
-        let op = Op::Release(Release { id: self.hold.id, bury: self.hold.bury() });
+        let op = Op::Release(Release { id: self.hold.id, bury: self.hold.bury(), fence: self.hold.fence.get() });
+        // Whoever is next in this process asks while the release is under way.
+        self.place = None;
         let reply = self.client.core.apply(&self.hold.key, &op, self.hold.op_timeout).await?;
         self.released = true;
         let was_ours = reply.outcome == Outcome::Gone { was: Was::Holding };
         self.client.core.released(&self.hold.key, self.held_for(), was_ours);
         Ok(was_ours)
+    }
+
+    /// Passes the hold to the next task of this process, where that may be.
+    fn hand_on(&mut self) -> bool {
+        let fence = self.place.as_mut().and_then(|place| place.hand_on(&self.hold));
+        if let Some(fence) = fence {
+            self.released = true;
+            self.client.core.handed_on(&self.hold.key, self.held_for(), fence);
+        }
+        fence.is_some()
     }
 
     pub(crate) fn since(&self) -> Moment {
@@ -184,7 +230,7 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        if !self.released {
+        if !self.released && !self.hand_on() {
             self.client.keeper.release(&self.hold);
         }
     }

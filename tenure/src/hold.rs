@@ -10,13 +10,16 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, futures::Notified};
 
 use crate::env::Moment;
+use crate::health::Pulse;
 use crate::key::Key;
+use crate::line::Contact;
 use crate::lock::Spec;
 use crate::proto::{ClaimId, Owner};
 
@@ -69,6 +72,8 @@ pub enum Loss {
     Expired,
     /// The store no longer has it: it was broken, or expired there, or the store lost it. Others may be in already.
     Gone,
+    /// It lasted for as long as it may, [`max_hold`](crate::LockBuilder::max_hold). It is released in the background.
+    MaxHold,
 }
 
 impl fmt::Display for Loss {
@@ -76,6 +81,7 @@ impl fmt::Display for Loss {
         f.write_str(match self {
             Loss::Expired => "no renewal came through in time",
             Loss::Gone => "the store no longer has it",
+            Loss::MaxHold => "it lasted for as long as max_hold allows",
         })
     }
 }
@@ -84,7 +90,8 @@ const HELD: u8 = 0;
 const SUSPECT: u8 = 1;
 const EXPIRED: u8 = 2;
 const GONE: u8 = 3;
-const ENDED: u8 = 4;
+const OUTLASTED: u8 = 4;
+const ENDED: u8 = 5;
 
 /// What guard and keeper share about one hold.
 #[derive(Debug)]
@@ -95,8 +102,10 @@ pub(crate) struct Hold {
     pub(crate) owner: Option<Owner>,
     pub(crate) since: Moment,
     pub(crate) ttl: Duration,
-    /// How long after a renewal was sent the next one is; `None`: it is not renewed.
-    pub(crate) interval: Option<Duration>,
+    /// When it is renewed.
+    pub(crate) watchdog: Watchdog,
+    /// When it is over at the latest, whatever is renewed.
+    pub(crate) end: Moment,
     /// How long to wait for a reply.
     pub(crate) op_timeout: Duration,
     /// A request for it may still be under way from before it was granted, so its release buries its id.
@@ -107,7 +116,21 @@ pub(crate) struct Hold {
     pub(crate) due: AtomicU64,
     deadline: AtomicU64,
     state: AtomicU8,
+    /// How many renewals have failed since the last one that came through.
+    failures: AtomicU8,
     changed: Notify,
+    contact: Mutex<Option<Contact>>,
+}
+
+/// When a hold is renewed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Watchdog {
+    /// Never.
+    Off,
+    /// As its node's health asks for.
+    Adaptive,
+    /// So long after the last renewal was sent.
+    Every(Duration),
 }
 
 /// What a hold begins with.
@@ -117,13 +140,20 @@ pub(crate) struct Granted {
     pub(crate) now: Moment,
     pub(crate) deadline: Moment,
     pub(crate) ambiguous: bool,
+    /// What the store said with it, where it was not a push.
+    pub(crate) contact: Option<Contact>,
 }
 
 impl Hold {
     pub(crate) fn new(lock: &Spec, granted: Granted, serial: u64) -> Self {
-        let Granted { id, fence, now, deadline, ambiguous } = granted;
+        let Granted { id, fence, now, deadline, ambiguous, contact } = granted;
         let options = &lock.options;
-        let interval = options.watchdog.then(|| options.watchdog_interval.unwrap_or(options.ttl / 3));
+        let watchdog = match (options.watchdog, options.watchdog_interval) {
+            (false, _) => Watchdog::Off,
+            (true, None) => Watchdog::Adaptive,
+            (true, Some(interval)) => Watchdog::Every(interval),
+        };
+        let end = options.max_hold.map_or(Moment(u64::MAX), |limit| now + limit);
         Self {
             key: lock.key.clone(),
             id,
@@ -131,15 +161,50 @@ impl Hold {
             owner: lock.owner.clone(),
             since: now,
             ttl: options.ttl,
-            interval,
+            watchdog,
+            end,
             op_timeout: options.op_timeout,
             ambiguous,
             serial,
             due: AtomicU64::new(0),
-            deadline: AtomicU64::new(deadline.0),
+            deadline: AtomicU64::new(deadline.min(end).0),
+            state: AtomicU8::new(HELD),
+            failures: AtomicU8::new(0),
+            changed: Notify::new(),
+            contact: Mutex::new(contact),
+        }
+    }
+
+    /// The same claim in the hands of the next task of this process.
+    pub(crate) fn successor(&self, fence: Fence, now: Moment, serial: u64) -> Self {
+        Self {
+            key: self.key.clone(),
+            id: self.id,
+            fence,
+            owner: None,
+            since: now,
+            ttl: self.ttl,
+            watchdog: self.watchdog,
+            end: if self.end == Moment(u64::MAX) { self.end } else { now + (self.end - self.since) },
+            op_timeout: self.op_timeout,
+            ambiguous: self.ambiguous,
+            serial,
+            failures: AtomicU8::new(0),
+            due: AtomicU64::new(0),
+            deadline: AtomicU64::new(self.deadline().0),
             state: AtomicU8::new(HELD),
             changed: Notify::new(),
+            contact: Mutex::new(self.contact()),
         }
+    }
+
+    /// What the store said last.
+    pub(crate) fn contact(&self) -> Option<Contact> {
+        *self.contact.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn heard(&self, contact: Contact) {
+        *self.contact.lock().unwrap_or_else(PoisonError::into_inner) = Some(contact);
     }
 
     /// Until when it is certain.
@@ -159,8 +224,41 @@ impl Hold {
         match self.state.load(Ordering::Acquire) {
             EXPIRED => Some(Loss::Expired),
             GONE => Some(Loss::Gone),
+            OUTLASTED => Some(Loss::MaxHold),
             _ => None,
         }
+    }
+
+    /// How it is lost if that happens by time.
+    pub(crate) fn loss_by_time(&self) -> Loss {
+        if self.deadline() == self.end { Loss::MaxHold } else { Loss::Expired }
+    }
+
+    /// How long after a renewal was sent the next one is due; `None` where there is none to come.
+    pub(crate) fn interval(&self, pulse: Pulse) -> Option<Duration> {
+        match self.watchdog {
+            // It is certain to its very end.
+            _ if self.deadline() == self.end => None,
+            Watchdog::Off => None,
+            Watchdog::Every(interval) => Some(interval),
+            Watchdog::Adaptive => Some(pulse.interval(self.ttl, self.op_timeout)),
+        }
+    }
+
+    /// How much sooner than planned it may be renewed, to be gathered with others: a quarter of the interval.
+    pub(crate) fn early(&self) -> Duration {
+        match self.watchdog {
+            Watchdog::Off => Duration::ZERO,
+            Watchdog::Every(interval) => interval / 4,
+            Watchdog::Adaptive => self.ttl / 40,
+        }
+    }
+
+    /// For how long to ask in a renewal: a ttl, or what is left until its end with the margin and what the clocks may
+    /// drift apart, so that the store does not keep it for much longer.
+    pub(crate) fn lease_from(&self, sent: Moment) -> Duration {
+        let left = self.end - sent;
+        self.ttl.min(left.saturating_add(left / 50).saturating_add(Duration::from_millis(4)))
     }
 
     /// Takes note of a renewal that came through. It comes too late where the hold was lost or its deadline has passed:
@@ -169,19 +267,26 @@ impl Hold {
         if self.is_over() || now >= self.deadline() {
             return false;
         }
-        self.deadline.fetch_max(deadline.0, Ordering::AcqRel);
+        self.deadline.fetch_max(deadline.min(self.end).0, Ordering::AcqRel);
+        self.failures.store(0, Ordering::Relaxed);
         self.shift(&[SUSPECT], HELD);
         !self.is_over()
     }
 
     /// Takes note of a renewal that failed; false where that is no news.
     pub(crate) fn suspect(&self) -> bool {
+        let failures = self.failures();
+        self.failures.store(failures.saturating_add(1), Ordering::Relaxed);
         self.shift(&[HELD], SUSPECT)
     }
 
     /// Declares it lost; false where that is no news.
     pub(crate) fn lose(&self, loss: Loss) -> bool {
-        let to = if loss == Loss::Gone { GONE } else { EXPIRED };
+        let to = match loss {
+            Loss::Expired => EXPIRED,
+            Loss::Gone => GONE,
+            Loss::MaxHold => OUTLASTED,
+        };
         let news = self.shift(&[HELD, SUSPECT], to);
         if news {
             self.changed.notify_waiters();
@@ -191,7 +296,21 @@ impl Hold {
 
     /// Takes note that its user ended it, after which it cannot be lost; false where it was lost before.
     pub(crate) fn end(&self) -> bool {
-        self.shift(&[HELD, SUSPECT], ENDED)
+        let news = self.shift(&[HELD, SUSPECT], ENDED);
+        if news {
+            self.changed.notify_waiters();
+        }
+        news
+    }
+
+    /// Whether its user ended it.
+    pub(crate) fn is_ended(&self) -> bool {
+        self.state.load(Ordering::Acquire) == ENDED
+    }
+
+    /// How many renewals have failed since the last one that came through.
+    pub(crate) fn failures(&self) -> u8 {
+        self.failures.load(Ordering::Relaxed)
     }
 
     pub(crate) fn is_over(&self) -> bool {
@@ -203,14 +322,9 @@ impl Hold {
         from.iter().any(change)
     }
 
-    pub(crate) async fn lost(&self) -> Loss {
-        loop {
-            let changed = self.changed.notified();
-            if let Some(loss) = self.loss() {
-                return loss;
-            }
-            changed.await;
-        }
+    /// Completes when it is lost or ended from now on.
+    pub(crate) fn changed(&self) -> Notified<'_> {
+        self.changed.notified()
     }
 
     /// For how long its release refuses its id.
@@ -224,6 +338,10 @@ impl Hold {
 /// The store counts from when it carried the request out, which is later. The allowance is the one of Redlock: a
 /// hundredth and two milliseconds.
 pub(crate) fn certain_until(sent: Moment, time: Duration) -> Moment {
-    let drift = time / 100 + Duration::from_millis(2);
-    sent + time.saturating_sub(drift)
+    sent + certain_for(time)
+}
+
+/// For how long a hold is certain, from when it was asked for.
+pub(crate) fn certain_for(time: Duration) -> Duration {
+    time.saturating_sub(time / 100 + Duration::from_millis(2))
 }

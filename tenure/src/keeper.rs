@@ -13,6 +13,7 @@
 //! one that is expected already. It starts with the first hold and ends when its client and all guards are gone and what
 //! they left is released; where its runtime ended first, the next hold starts it anew in its own.
 
+use std::future::Future;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -25,16 +26,18 @@ use tokio::sync::Notify;
 use crate::agenda::{Agenda, Item, Parting};
 use crate::client::Core;
 use crate::env::{self, Moment};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::event::What;
-use crate::hold::{Granted, Hold, Loss, certain_until};
+use crate::health::Pulse;
+use crate::hold::{Fence, Granted, Hold, Loss, Watchdog, certain_until};
+use crate::line::Contact;
 use crate::lock::Spec;
-use crate::proto::{Op, Outcome, Release, Renew, Reply, Was};
+use crate::proto::{Op, Outcome, Renew, Reply};
 
 /// How many operations go into one `apply_many`: enough to spare the store, few enough not to hold it up.
-const BATCH: usize = 100;
-/// How long after a failure it is tried again, at first; it doubles, up to `RETRY_MOST`.
-const RETRY_FIRST: Duration = Duration::from_millis(20);
+pub(crate) const BATCH: usize = 100;
+/// How long after a failure a renewal is tried again: a quarter of what remains, within these.
+const RETRY_LEAST: Duration = Duration::from_millis(5);
 const RETRY_MOST: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
@@ -43,36 +46,47 @@ pub(crate) struct Keeper {
 }
 
 #[derive(Debug)]
-struct Shared {
-    core: Arc<Core>,
+pub(crate) struct Shared {
+    pub(crate) core: Arc<Core>,
     agenda: Mutex<Agenda>,
     changed: Notify,
-    idle: Notify,
+    pub(crate) idle: Notify,
 }
 
 impl Keeper {
     pub(crate) fn new(core: Arc<Core>) -> Self {
-        Self {
-            shared: Arc::new(Shared {
-                core,
-                agenda: Mutex::new(Agenda::new()),
-                changed: Notify::new(),
-                idle: Notify::new(),
-            }),
-        }
+        let agenda = Mutex::new(Agenda::new());
+        Self { shared: Arc::new(Shared { core, agenda, changed: Notify::new(), idle: Notify::new() }) }
     }
 
     /// Keeps a hold from now on.
     pub(crate) fn hold(&self, lock: &Spec, granted: Granted) -> Arc<Hold> {
-        let now = granted.now;
+        let (now, pulse) = (granted.now, self.shared.core.vitals.pulse());
         let mut agenda = self.shared.agenda();
         agenda.serial += 1;
         let hold = Arc::new(Hold::new(lock, granted, agenda.serial));
         // A hold that begins with a place's time, not with a whole ttl, is confirmed before a third of that has passed.
         let left = hold.deadline() - now;
-        let due = hold.interval.map_or(hold.deadline(), |interval| now + interval.min(left / 3));
+        let due = hold.interval(pulse).map_or(hold.deadline(), |interval| now + interval.min(left / 3));
         self.shared.enter(agenda, due, Item::Hold(hold.clone()));
         hold
+    }
+
+    /// Keeps a hold for the next task of this process, from one that ends with this; `None` where it was lost already.
+    pub(crate) fn hand_on(&self, hold: &Hold, fence: Fence, now: Moment) -> Option<Arc<Hold>> {
+        let mut agenda = self.shared.agenda();
+        agenda.remove(hold);
+        if !hold.end() {
+            return None;
+        }
+        agenda.serial += 1;
+        let next = Arc::new(hold.successor(fence, now, agenda.serial));
+        // The answer to a renewal that is under way belongs to the one that ended.
+        let due = Moment(hold.due.load(Relaxed));
+        let due = if due < hold.deadline() { due } else { now };
+        self.shared.enter(agenda, due, Item::Hold(next.clone()));
+        self.shared.core.counters.hold.record(now - hold.since);
+        Some(next)
     }
 
     /// Stops keeping a hold, which its user ends.
@@ -88,39 +102,57 @@ impl Keeper {
     /// Releases a hold in the background.
     pub(crate) fn release(&self, hold: &Hold) {
         self.retire(hold);
-        let now = self.shared.core.env.now();
-        self.part(Parting {
-            key: hold.key.clone(),
-            id: hold.id,
-            bury: hold.bury(),
-            // A renewal that was given up may have arrived all the same.
-            give_up: now + hold.ttl + hold.op_timeout,
-            op_timeout: hold.op_timeout,
-            since: Some(hold.since),
-            attempts: 0,
-        });
+        // What lasted for as long as it may is being released already.
+        if hold.loss() != Some(Loss::MaxHold) {
+            self.shared.release(hold, Some(hold.since));
+        }
     }
 
     /// Releases a claim in the background, again until that is certain or the claim has ended by itself.
     pub(crate) fn part(&self, parting: Parting) {
-        let mut agenda = self.shared.agenda();
-        agenda.partings += 1;
-        let now = self.shared.core.env.now();
-        self.shared.enter(agenda, now, Item::Part(parting));
+        self.shared.enter_parting(parting);
     }
 
-    /// Declares a hold lost.
-    pub(crate) fn lose(&self, hold: &Hold, loss: Loss) {
-        self.shared.agenda().remove(hold);
-        self.shared.core.lose(hold, loss);
+    /// Takes note of how a renewal ended that its user asked for.
+    pub(crate) fn refreshed(&self, hold: &Arc<Hold>, attempt: Attempt, reply: Result<Reply>) {
+        self.shared.renewed(hold, attempt, reply);
+    }
+
+    /// Completes when the hold is lost, never when it was released. It sees to its own time: where the task's runtime
+    /// has ended, there is nobody else to.
+    pub(crate) fn lost(&self, hold: &Arc<Hold>) -> impl Future<Output = Loss> + Send + use<> {
+        let (shared, hold) = (self.shared.clone(), hold.clone());
+        async move {
+            while !hold.is_ended() {
+                let changed = hold.changed();
+                if let Some(loss) = hold.loss() {
+                    return loss;
+                }
+                match hold.deadline() - shared.core.env.now() {
+                    Duration::ZERO => shared.lose_by_time(&hold),
+                    left => _ = shared.core.env.timeout(left, changed).await,
+                }
+            }
+            drop((shared, hold));
+            std::future::pending().await
+        }
+    }
+
+    /// How many holds there are, and the soonest of their deadlines.
+    pub(crate) fn census(&self) -> (usize, Option<Moment>) {
+        self.shared.agenda().census()
     }
 
     /// Waits until all releases are certain.
     pub(crate) async fn settle(&self) {
         loop {
             let idle = self.shared.idle.notified();
-            if self.shared.agenda().partings == 0 {
-                return;
+            {
+                let mut agenda = self.shared.agenda();
+                if agenda.partings == 0 {
+                    return;
+                }
+                self.shared.see_that_it_runs(&mut agenda);
             }
             idle.await;
         }
@@ -134,21 +166,48 @@ impl Drop for Keeper {
     }
 }
 
+/// One attempt to renew a hold.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Attempt {
+    sent: Moment,
+    /// What was asked for.
+    lease: Duration,
+    /// Until when the hold was certain before.
+    before: Moment,
+}
+
+impl Attempt {
+    pub(crate) fn new(hold: &Hold, sent: Moment) -> Self {
+        Self { sent, lease: hold.lease_from(sent), before: hold.deadline() }
+    }
+
+    pub(crate) fn op(self, hold: &Hold) -> Op {
+        Op::Renew(Renew { id: hold.id, ttl: self.lease, fence: hold.fence.get() })
+    }
+}
+
 impl Shared {
-    fn agenda(&self) -> MutexGuard<'_, Agenda> {
+    pub(crate) fn agenda(&self) -> MutexGuard<'_, Agenda> {
         self.agenda.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Puts an item on the agenda, and sees that the task runs and looks at it in time.
-    fn enter(self: &Arc<Self>, mut agenda: MutexGuard<'_, Agenda>, due: Moment, item: Item) {
+    pub(crate) fn enter(self: &Arc<Self>, mut agenda: MutexGuard<'_, Agenda>, due: Moment, item: Item) {
         agenda.insert(due, item);
-        let running = agenda.task.as_ref().is_some_and(|task| !task.is_finished());
-        if !running {
-            agenda.task = env::spawn(self.clone().run());
-        } else if due < agenda.wakes_at {
+        if self.see_that_it_runs(&mut agenda) && due < agenda.wakes_at {
             agenda.wakes_at = due;
             self.changed.notify_one();
         }
+    }
+
+    /// Starts the task where it does not run, if there is a runtime; whether it ran already.
+    fn see_that_it_runs(self: &Arc<Self>, agenda: &mut Agenda) -> bool {
+        let running = agenda.task.as_ref().is_some_and(|task| !task.is_finished());
+        if !running {
+            agenda.resume(self.core.env.now());
+            agenda.task = env::spawn(self.clone().run());
+        }
+        running
     }
 
     async fn run(self: Arc<Self>) {
@@ -156,12 +215,11 @@ impl Shared {
         loop {
             let round = self.agenda().take_due(self.core.env.now());
             for hold in round.lost {
-                self.core.lose(&hold, Loss::Expired);
+                self.lose_by_time(&hold);
             }
-            for holds in [round.suspect, round.calm] {
-                for batch in holds.chunks(BATCH) {
-                    under_way.push(Box::pin(self.renew(batch.to_vec())));
-                }
+            let pulse = self.core.vitals.pulse();
+            for batch in batches(&round.renewals, pulse, self.core.env.now()) {
+                under_way.push(Box::pin(self.renew(batch, pulse)));
             }
             let mut partings = round.partings;
             while !partings.is_empty() {
@@ -192,80 +250,97 @@ impl Shared {
         Some(agenda.wakes_at)
     }
 
-    async fn renew(&self, batch: Vec<Arc<Hold>>) {
+    async fn renew(self: &Arc<Self>, batch: Vec<Arc<Hold>>, pulse: Pulse) {
         let sent = self.core.env.now();
-        let ops: Vec<_> =
-            batch.iter().map(|hold| (hold.key.clone(), Op::Renew(Renew { id: hold.id, ttl: hold.ttl }))).collect();
-        // Three attempts fit into what remains to the one that has least.
-        let limit =
-            batch.iter().map(|hold| hold.op_timeout.min((hold.deadline() - sent) / 3)).min().unwrap_or_default();
+        let limit = batch.iter().map(|hold| limit(hold, pulse, sent)).min().unwrap_or_default();
+        let attempts: Vec<_> = batch.into_iter().map(|hold| (Attempt::new(&hold, sent), hold)).collect();
+        if let [(attempt, hold)] = &attempts[..] {
+            // A store may gather what comes apart; what comes together it answers together.
+            let reply = self.core.apply(&hold.key, &attempt.op(hold), limit).await;
+            return self.renewed(hold, *attempt, reply);
+        }
+        let ops: Vec<_> = attempts.iter().map(|(attempt, hold)| (hold.key.clone(), attempt.op(hold))).collect();
         let replies = self.core.apply_many(&ops, limit).await;
-        for (hold, reply) in batch.into_iter().zip(replies) {
-            self.renewed(hold, sent, reply);
+        for ((attempt, hold), reply) in attempts.iter().zip(replies) {
+            self.renewed(hold, *attempt, reply);
         }
     }
 
-    fn renewed(&self, hold: Arc<Hold>, sent: Moment, reply: Result<Reply>) {
+    fn renewed(self: &Arc<Self>, hold: &Arc<Hold>, attempt: Attempt, reply: Result<Reply>) {
         let now = self.core.env.now();
         let mut agenda = self.agenda();
         if hold.is_over() {
             return;
         }
+        if let Ok(Reply { outcome: Outcome::Held { waiting, .. }, now: clock }) = reply {
+            hold.heard(Contact { now: clock, at: now, waiting });
+        }
         match reply.map(|reply| reply.outcome) {
-            Ok(Outcome::Held { .. }) if hold.extend(certain_until(sent, hold.ttl), now) => {
-                agenda.remove(&hold);
-                let interval = hold.interval.unwrap_or(hold.ttl);
-                agenda.insert(sent + interval, Item::Hold(hold.clone()));
-                drop(agenda);
+            Ok(Outcome::Held { .. }) if hold.extend(certain_until(attempt.sent, attempt.lease), now) => {
+                agenda.remove(hold);
+                let interval = hold.interval(self.core.vitals.pulse());
+                let due = interval.map_or(hold.deadline(), |interval| attempt.sent + interval);
+                self.enter(agenda, due, Item::Hold(hold.clone()));
                 self.core.counters.renewals.fetch_add(1, Relaxed);
                 self.core.tell(&hold.key, || What::Renewed { remaining: hold.deadline() - now });
             }
             Ok(Outcome::Held { .. }) => {}
             Ok(_) => {
-                agenda.remove(&hold);
                 drop(agenda);
-                self.core.lose(&hold, Loss::Gone);
+                self.lose(hold, Loss::Gone);
             }
+            // Another renewal came through meanwhile, so that this one is no news.
+            Err(_) if hold.deadline() > attempt.before => {}
             Err(error) => {
-                agenda.remove(&hold);
                 let left = hold.deadline() - now;
-                let retry = now + self.core.env.jitter((left / 4).clamp(RETRY_FIRST / 4, RETRY_MOST));
-                agenda.insert(retry.min(hold.deadline()), Item::Hold(hold.clone()));
-                drop(agenda);
+                if hold.watchdog != Watchdog::Off {
+                    agenda.remove(hold);
+                    let retry = now + self.core.env.jitter((left / 4).clamp(RETRY_LEAST, RETRY_MOST));
+                    let retry = retry.min(hold.deadline());
+                    self.enter(agenda, retry, Item::Hold(hold.clone()));
+                } else {
+                    drop(agenda);
+                }
                 if hold.suspect() {
-                    let remaining = hold.deadline() - now;
-                    self.core.tell(&hold.key, || What::Suspect { remaining, error: error.to_string() });
+                    self.core.tell(&hold.key, || What::Suspect { remaining: left, error: error.to_string() });
                 }
             }
         }
     }
 
-    async fn part(&self, batch: Vec<Parting>) {
-        let op = |parting: &Parting| Op::Release(Release { id: parting.id, bury: parting.bury });
-        let ops: Vec<_> = batch.iter().map(|parting| (parting.key.clone(), op(parting))).collect();
-        let limit = batch.iter().map(|parting| parting.op_timeout).max().unwrap_or_default();
-        let replies = self.core.apply_many(&ops, limit).await;
-        for (parting, reply) in batch.into_iter().zip(replies) {
-            self.parted(parting, reply);
-        }
+    fn lose_by_time(self: &Arc<Self>, hold: &Hold) {
+        self.lose(hold, hold.loss_by_time());
     }
 
-    fn parted(&self, mut parting: Parting, reply: Result<Reply>) {
-        let now = self.core.env.now();
-        if reply.as_ref().is_err_and(Error::is_transient) && now < parting.give_up {
-            let delay = (RETRY_FIRST * 2_u32.pow(parting.attempts.min(8))).min(RETRY_MOST);
-            parting.attempts += 1;
-            self.agenda().insert(now + self.core.env.jitter(delay), Item::Part(parting));
-            return;
-        }
-        let was_ours = reply.is_ok_and(|reply| reply.outcome == Outcome::Gone { was: Was::Holding });
-        if let Some(since) = parting.since {
-            self.core.released(&parting.key, now - since, was_ours);
-        }
-        let mut agenda = self.agenda();
-        agenda.partings -= 1;
-        if agenda.partings == 0 {
-            self.idle.notify_waiters();
+    /// Declares a hold lost, and releases it where that is for us to do.
+    fn lose(self: &Arc<Self>, hold: &Hold, loss: Loss) {
+        self.agenda().remove(hold);
+        if self.core.lose(hold, loss) && loss == Loss::MaxHold {
+            self.release(hold, None);
         }
     }
+}
+
+fn limit(hold: &Hold, pulse: Pulse, now: Moment) -> Duration {
+    pulse.limit(hold.deadline() - now, hold.failures(), hold.op_timeout)
+}
+
+/// What is sent together, and shares a time limit: a hundred at the most, none of which may wait for twice as long as
+/// another. A renewal that failed is tried again with ten at the most, and then alone, for it may be the fault of one of
+/// them, or of one of several nodes that the store has.
+fn batches(holds: &[Arc<Hold>], pulse: Pulse, now: Moment) -> Vec<Vec<Arc<Hold>>> {
+    let mut batches: Vec<Vec<Arc<Hold>>> = Vec::new();
+    let (mut size, mut longest) = (0, Duration::ZERO);
+    for hold in holds {
+        let most = [BATCH, 10, 1][usize::from(hold.failures().min(2))];
+        let limit = limit(hold, pulse, now);
+        match batches.last_mut() {
+            Some(batch) if most == size && batch.len() < size && limit <= longest => batch.push(hold.clone()),
+            _ => {
+                (size, longest) = (most, 2 * limit);
+                batches.push(vec![hold.clone()]);
+            }
+        }
+    }
+    batches
 }

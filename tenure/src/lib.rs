@@ -20,7 +20,7 @@
 //!   [`semaphore`](Locks::semaphore) make locks on it;
 //! * a [`Guard`] is a hold: it tells its [fence](Guard::fence), until when it is certain, and when it is
 //!   [lost](Guard::lost);
-//! * [`Locks::events`] and [`Locks::metrics`] tell what goes on;
+//! * [`Locks::events`], [`Locks::metrics`] and [`Locks::health`] tell what goes on;
 //! * [`blocking`] is the same for code without async;
 //! * [`store`] says how to write a store of one's own, [`proto`] what a store has to do.
 
@@ -33,16 +33,19 @@ pub mod env;
 mod error;
 mod event;
 mod guard;
+mod health;
 mod hold;
 mod info;
 mod keeper;
 mod key;
+mod line;
 mod lock;
 mod locks;
 mod metrics;
 mod open;
 mod options;
 mod pace;
+mod parting;
 pub mod proto;
 pub mod store;
 mod waiting;
@@ -50,6 +53,7 @@ mod waiting;
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Event, Events, What, Why};
 pub use guard::{Guard, HoldInfo};
+pub use health::NodeHealth;
 pub use hold::{Fence, HoldState, Loss};
 pub use info::{Holder, LockInfo, Meta};
 pub use key::Key;

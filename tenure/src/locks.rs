@@ -13,9 +13,11 @@ use crate::env::Env;
 use crate::error::ErrorKind;
 use crate::error::Result;
 use crate::event::{Events, Teller};
+use crate::health::{NodeHealth, Vitals};
 use crate::info::{Holder, LockInfo};
 use crate::keeper::Keeper;
 use crate::key::Key;
+use crate::line::Lines;
 use crate::lock::LockBuilder;
 use crate::metrics::{Counters, Metrics};
 use crate::options::{Options, invalid, option_setters};
@@ -139,7 +141,7 @@ impl Locks {
         let mut broken = Vec::new();
         for holder in self.read_key(key.clone()).await?.holders {
             let bury = holder.until.duration_since(holder.since).unwrap_or_default();
-            let op = Op::Release(Release { id: holder.id, bury });
+            let op = Op::Release(Release { id: holder.id, bury, fence: 0 });
             let reply = self.client.core.apply(&key, &op, self.client.options.op_timeout).await?;
             if reply.outcome == (Outcome::Gone { was: Was::Holding }) {
                 broken.push(holder);
@@ -156,6 +158,29 @@ impl Locks {
     /// The client's figures so far.
     pub fn metrics(&self) -> Metrics {
         self.client.core.counters.snapshot(&self.client.prefix)
+    }
+
+    /// How the nodes of the store fare, as far as this client has learned from what it asked them: one for each node.
+    ///
+    /// It asks nobody. It looks once at every hold.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> tenure::Result<()> {
+    /// let locks = tenure::open("memory:").await?;
+    /// let _guard = locks.mutex("invoice-42").build()?.lock().await?;
+    /// for node in locks.health() {
+    ///     println!("{} answers in {:?} and keeps {} holds", node.node, node.latency, node.holds);
+    ///     assert!(node.up && node.holds == 1);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn health(&self) -> Vec<NodeHealth> {
+        let core = &self.client.core;
+        let (holds, soonest) = self.client.keeper.census();
+        let now = core.env.now();
+        vec![core.vitals.health(core.node().to_owned(), holds, soonest.map(|deadline| deadline - now))]
     }
 
     /// The store.
@@ -223,7 +248,14 @@ impl LocksBuilder {
                 "metrics prefix {prefix:?}: give letters, digits and _, not beginning with a digit"
             )));
         }
-        let core = Arc::new(Core { store, env, teller: Teller::new(), counters: Counters::default() });
+        let core = Arc::new(Core {
+            store,
+            env,
+            teller: Teller::new(),
+            counters: Counters::default(),
+            lines: Lines::default(),
+            vitals: Vitals::default(),
+        });
         let keeper = Keeper::new(core.clone());
         let client = Client { core, keeper, options, prefix, closed: AtomicBool::new(false) };
         Ok(Locks { client: Arc::new(client), owner: None })

@@ -16,11 +16,13 @@ pub struct Metrics {
     pub acquired: u64,
     /// Claims that ended without a hold: busy, timed out, refused, failed or cancelled.
     pub failed: u64,
-    /// Holds that were released.
+    /// Holds that were released to the store.
     pub released: u64,
+    /// Holds that were passed to another task of this process without the store.
+    pub handed_on: u64,
     /// Holds that were lost.
     pub lost: u64,
-    /// Renewals that the watchdog made.
+    /// Renewals that came through: the watchdog's, and those asked for by `refresh`.
     pub renewals: u64,
     /// Claims that ended because their time or their retries were used up; they are in `failed` too.
     pub timeouts: u64,
@@ -61,6 +63,7 @@ impl Histogram {
 pub(crate) struct Counters {
     pub(crate) failed: AtomicU64,
     pub(crate) released: AtomicU64,
+    pub(crate) handed_on: AtomicU64,
     pub(crate) lost: AtomicU64,
     pub(crate) renewals: AtomicU64,
     pub(crate) timeouts: AtomicU64,
@@ -76,6 +79,7 @@ impl Counters {
             acquired: wait.count,
             failed: self.failed.load(Relaxed),
             released: self.released.load(Relaxed),
+            handed_on: self.handed_on.load(Relaxed),
             lost: self.lost.load(Relaxed),
             renewals: self.renewals.load(Relaxed),
             timeouts: self.timeouts.load(Relaxed),
@@ -124,9 +128,10 @@ impl fmt::Display for Metrics {
         let counters = [
             ("acquired", "Claims that were let in.", self.acquired),
             ("failed", "Claims that ended without a hold.", self.failed),
-            ("released", "Holds that were released.", self.released),
+            ("released", "Holds that were released to the store.", self.released),
+            ("handed_on", "Holds that were passed to another task of the process.", self.handed_on),
             ("lost", "Holds that were lost.", self.lost),
-            ("renewals", "Renewals by the watchdog.", self.renewals),
+            ("renewals", "Renewals that came through.", self.renewals),
             ("timeouts", "Claims whose time for waiting was used up.", self.timeouts),
         ];
         for (name, help, value) in counters {

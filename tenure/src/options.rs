@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::hold::certain_for;
 
 /// Everything that can be set for a lock. The builders carry one each.
 #[derive(Clone, Debug)]
@@ -15,7 +16,9 @@ pub(crate) struct Options {
     pub(crate) patience: Duration,
     pub(crate) watchdog: bool,
     pub(crate) watchdog_interval: Option<Duration>,
+    pub(crate) max_hold: Option<Duration>,
     pub(crate) backoff: Option<Backoff>,
+    pub(crate) local_hand_off: bool,
     pub(crate) reentrant: Option<u32>,
     pub(crate) fence_memory: Duration,
     pub(crate) op_timeout: Duration,
@@ -30,7 +33,9 @@ impl Default for Options {
             patience: Duration::from_secs(3),
             watchdog: true,
             watchdog_interval: None,
+            max_hold: None,
             backoff: None,
+            local_hand_off: true,
             reentrant: None,
             fence_memory: Duration::from_secs(60),
             op_timeout: Duration::from_secs(2),
@@ -69,12 +74,17 @@ impl Options {
         within("fence_memory", self.fence_memory, (Duration::ZERO, 30 * DAY))?;
         if let Some(interval) = self.watchdog_interval {
             let ttl = self.ttl;
-            if interval.is_zero() || interval >= ttl {
+            if interval.is_zero() || interval >= certain_for(ttl) {
                 return Err(invalid(format!(
                     "watchdog_interval of {interval:?} cannot keep a ttl of {ttl:?}: give more than zero and less than \
-                     the ttl, best a third of it"
+                     the ttl with its margin, best a third of it"
                 )));
             }
+        }
+        if self.max_hold == Some(Duration::ZERO) {
+            return Err(invalid(
+                "max_hold of zero would end every hold as it begins: give the longest that one may last, or none",
+            ));
         }
         if self.reentrant == Some(0) {
             return Err(invalid(
@@ -129,9 +139,32 @@ macro_rules! option_setters {
             self
         }
 
-        /// How long after a renewal was sent the next one is: less than the ttl; a third of it by default.
+        /// How long after a renewal was sent the next one is: less than the ttl.
+        ///
+        /// By default it adapts: a third of the ttl at best, and sooner as the store answers slower or fails more often,
+        /// so that three attempts always fit into what remains:
+        ///
+        /// ```text
+        /// interval = min(ttl/3, ttl − margin − 5·attempt) · (1 − failures), and at least ttl/10
+        /// attempt  = SRTT + 4·RTTVAR, the smoothed round trip and its deviation as in RFC 6298
+        /// failures = the share of requests that failed lately
+        /// ```
+        ///
+        /// [`Locks::health`](crate::Locks::health) tells the measured values. Where one attempt takes longer than a sixth
+        /// of the ttl, three do not fit: the ttl is too short for that store.
         pub fn watchdog_interval(mut self, interval: Duration) -> Self {
             self.options.watchdog_interval = Some(interval);
+            self
+        }
+
+        /// How long a hold may last in all: by default for as long as its guard lives.
+        ///
+        /// So long after the grant it is over, however well its renewals went:
+        /// [`Guard::lost`](crate::Guard::lost) completes with [`Loss::MaxHold`](crate::Loss::MaxHold), and the lock is
+        /// released in the background. Where that release does not come through, the store's own time ends soon after,
+        /// or a ttl after the grant where that is later. It bounds what a guard can do that hangs, or is leaked.
+        pub fn max_hold(mut self, limit: Duration) -> Self {
+            self.options.max_hold = Some(limit);
             self
         }
 
@@ -149,6 +182,18 @@ macro_rules! option_setters {
             I: Iterator<Item = Duration> + Send + 'static,
         {
             self.options.backoff = Some($crate::options::Backoff(std::sync::Arc::new(move || Box::new(delays()))));
+            self
+        }
+
+        /// Whether tasks of this process that want the same mutex stand in one line, and may pass it on among themselves
+        /// without asking the store: they do by default.
+        ///
+        /// Each of them has a later fence than the one before. The store is asked at least every 100 ms whether others
+        /// wait, and as soon as it says so, each gets its turn: so others wait for no more than 100 ms longer than they
+        /// would, and the hold under way. Claims of an [owner](crate::Locks::owner) or with a
+        /// [`backoff`](Self::backoff) go to the store each for itself, and so do readers and permits.
+        pub fn local_hand_off(mut self, on: bool) -> Self {
+            self.options.local_hand_off = on;
             self
         }
 
@@ -212,6 +257,7 @@ mod tests {
         let message = refusal(|o| o.watchdog_interval = Some(o.ttl));
         assert!(message.starts_with("watchdog_interval of 30s cannot keep a ttl of 30s: give"), "{message}");
         assert!(refusal(|o| o.watchdog_interval = Some(Duration::ZERO)).contains("more than zero"));
+        assert!(refusal(|o| o.max_hold = Some(Duration::ZERO)).starts_with("max_hold of zero"));
         assert!(refusal(|o| o.reentrant = Some(0)).starts_with("reentrant(0)"));
         assert!(refusal(|o| o.meta = Some(Bytes::from(vec![0; 1025]))).contains("1025 bytes: give at most 1024"));
         assert!(refusal(|o| o.purpose = Some("x".repeat(257))).contains("257 bytes: give at most 256"));

@@ -27,7 +27,8 @@ use crate::env::Moment;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{What, Why};
 use crate::guard::Guard;
-use crate::hold::{Fence, Granted, certain_until};
+use crate::hold::{Fence, Granted, Hold, certain_until};
+use crate::line::{Contact, Lines, Place, Turn};
 use crate::lock::Spec;
 use crate::pace::Pace;
 use crate::proto::{Acquire, ClaimId, Micros, Op, Outcome};
@@ -85,6 +86,8 @@ pub(crate) struct Bid {
     answered: Micros,
     /// A request may still be under way that was given up.
     ambiguous: bool,
+    /// Its place in the line of this process, where it stands in one.
+    place: Option<Place>,
     /// How it ended, if it was not cancelled.
     ended: bool,
 }
@@ -101,7 +104,7 @@ enum Stake {
 
 /// What one attempt came to.
 enum Attempt {
-    Held(Fence, Moment),
+    Held(Fence, Moment, Contact),
     Busy {
         ahead: u32,
         retry_in: Duration,
@@ -114,13 +117,31 @@ impl Bid {
     pub(crate) fn new(spec: Arc<Spec>, client: Arc<Client>) -> Self {
         let env = &client.core.env;
         let (id, begun) = (ClaimId::new(env.bits()), env.now());
-        Self { spec, client, id, begun, now: begun, stake: Stake::None, answered: 0, ambiguous: false, ended: false }
+        Self {
+            spec,
+            client,
+            id,
+            begun,
+            now: begun,
+            stake: Stake::None,
+            answered: 0,
+            ambiguous: false,
+            place: None,
+            ended: false,
+        }
     }
 
     /// Takes the lock if it is free.
     pub(crate) async fn once(mut self) -> Result<Option<Guard>> {
+        if self.stands_in_line() {
+            self.place = Lines::try_join(&self.client, &self.spec);
+            if self.place.is_none() {
+                self.end(Why::Busy);
+                return Ok(None);
+            }
+        }
         match self.ask(Duration::ZERO, self.spec.options.op_timeout).await? {
-            Attempt::Held(fence, deadline) => Ok(Some(self.win(fence, deadline, false))),
+            Attempt::Held(fence, deadline, contact) => Ok(Some(self.granted(fence, deadline, Some(contact)))),
             Attempt::Busy { .. } => {
                 self.stake = Stake::None;
                 self.end(Why::Busy);
@@ -148,6 +169,9 @@ impl Bid {
         let (core, spec) = (self.client.core.clone(), self.spec.clone());
         let options = &spec.options;
         let give_up = timeout.map_or(Moment(u64::MAX), |timeout| self.begun + timeout);
+        if let Some(guard) = self.stand_in_line(give_up).await? {
+            return Ok(guard);
+        }
         let mut watch = core.store.watch(&spec.key, self.id);
         let mut pace = Pace::new(&spec, core.store.traits().push);
         let mut failure;
@@ -156,7 +180,7 @@ impl Bid {
             let attempt = self.ask(options.patience, limit).await?;
             let now = self.now;
             let ask_at = match attempt {
-                Attempt::Held(fence, deadline) => return Ok(self.win(fence, deadline, false)),
+                Attempt::Held(fence, deadline, contact) => return Ok(self.granted(fence, deadline, Some(contact))),
                 Attempt::Busy { ahead, retry_in } => {
                     if pace.answered() {
                         core.tell(&spec.key, || What::Waiting { ahead });
@@ -185,6 +209,37 @@ impl Bid {
         }
     }
 
+    fn stands_in_line(&self) -> bool {
+        let traits = self.client.core.store.traits();
+        traits.queue && traits.fence && Lines::are_for(&self.spec)
+    }
+
+    /// Waits until nobody of this process is before it. The hold of the one before may come with it.
+    async fn stand_in_line(&mut self, give_up: Moment) -> Result<Option<Guard>> {
+        if !self.stands_in_line() {
+            return Ok(None);
+        }
+        let core = self.client.core.clone();
+        let place = self.place.insert(Lines::join(&self.client, &self.spec));
+        let Some(ahead) = place.ahead() else { return Ok(None) };
+        core.tell(&self.spec.key, || What::Waiting { ahead });
+        loop {
+            let look_at = give_up.min(self.now + self.spec.options.patience);
+            let turn = tokio::select! {
+                biased;
+                turn = place.turn() => Some(turn),
+                () = core.env.sleep_until(look_at) => None,
+            };
+            self.now = core.env.now();
+            match turn {
+                Some(Turn::Hold(hold)) => return Ok(Some(self.win(hold, false))),
+                Some(Turn::Front) => return Ok(None),
+                None if self.now >= give_up => return Err(self.time_out(give_up, None)),
+                None => core.lines.expire(&self.spec.key, self.now),
+            }
+        }
+    }
+
     /// Asks once. Errors that asking again cannot mend end the bid.
     async fn ask(&mut self, patience: Duration, limit: Duration) -> Result<Attempt> {
         let (spec, core) = (self.spec.clone(), self.client.core.clone());
@@ -198,16 +253,20 @@ impl Bid {
             memory: spec.options.fence_memory,
             meta: spec.meta.clone(),
         });
-        let (sent, place) = (self.now, self.place());
+        let (sent, place) = (self.now, self.until());
         self.stake = Stake::Sent(place);
         let reply = core.apply(&spec.key, &op, limit).await;
         self.now = core.env.now();
         self.answered = reply.as_ref().map_or(self.answered, |reply| reply.now);
         match reply.map(|reply| reply.outcome) {
-            Ok(Outcome::Held { fence, .. }) => {
+            Ok(Outcome::Held { fence, waiting, .. }) => {
                 let deadline = certain_until(sent, spec.options.ttl);
                 if self.now < deadline {
-                    return Ok(Attempt::Held(Fence(fence), deadline));
+                    return Ok(Attempt::Held(
+                        Fence(fence),
+                        deadline,
+                        Contact { now: self.answered, at: self.now, waiting },
+                    ));
                 }
                 let message = format!("the store took longer than the ttl to grant the lock {:?}", spec.key);
                 Ok(Attempt::Failed(Error::new(ErrorKind::NoReply, message)))
@@ -237,7 +296,7 @@ impl Bid {
     }
 
     /// Until when the place in the queue is certain, if there is one.
-    fn place(&self) -> Option<Moment> {
+    fn until(&self) -> Option<Moment> {
         match self.stake {
             Stake::None => None,
             Stake::Place(until) => Some(until),
@@ -255,19 +314,23 @@ impl Bid {
             return None;
         }
         self.now = self.client.core.env.now();
-        let deadline = self.place().filter(|deadline| self.now < *deadline)?;
-        Some(self.win(Fence(fence), deadline, true))
+        let deadline = self.until().filter(|deadline| self.now < *deadline)?;
+        Some(self.granted(Fence(fence), deadline, None))
     }
 
-    fn win(&mut self, fence: Fence, deadline: Moment, pushed: bool) -> Guard {
-        let (core, now) = (&self.client.core, self.now);
-        let granted = Granted { id: self.id, fence, now, deadline, ambiguous: self.ambiguous };
+    /// A hold that was granted to this bid.
+    fn granted(&mut self, fence: Fence, deadline: Moment, contact: Option<Contact>) -> Guard {
+        let granted = Granted { id: self.id, fence, now: self.now, deadline, ambiguous: self.ambiguous, contact };
         let hold = self.client.keeper.hold(&self.spec, granted);
+        self.win(hold, contact.is_none())
+    }
+
+    fn win(&mut self, hold: Arc<Hold>, pushed: bool) -> Guard {
         (self.stake, self.ended) = (Stake::None, true);
-        let waited = now - self.begun;
+        let (core, waited, fence) = (&self.client.core, self.now - self.begun, hold.fence);
         core.counters.wait.record(waited);
         core.tell(&self.spec.key, || What::Acquired { fence, waited, pushed });
-        Guard::new(hold, self.client.clone())
+        Guard::new(hold, self.client.clone(), self.place.take())
     }
 
     fn time_out(&mut self, now: Moment, cause: Option<Error>) -> Error {
@@ -312,6 +375,7 @@ impl Drop for Bid {
             key: key.clone(),
             id: self.id,
             bury: if under_way { longest } else { Duration::ZERO },
+            fence: 0,
             give_up: self.client.core.env.now() + longest + options.op_timeout,
             op_timeout: options.op_timeout,
             since: None,

@@ -32,7 +32,7 @@ fn acquire(id: u128, claim: Claim, ttl: u64, patience: u64) -> Op {
 }
 
 fn release(id: u128) -> Op {
-    Op::Release(Release { id: ClaimId::new(id), bury: Duration::ZERO })
+    Op::Release(Release { id: ClaimId::new(id), bury: Duration::ZERO, fence: 0 })
 }
 
 fn apply(server: &mut Connection, key: &str, op: &Op) -> Outcome {
@@ -59,12 +59,12 @@ fn every_key_expires_and_nothing_is_left_after_the_memory() {
     let ops = [
         ("held", acquire(1, Claim::EXCLUSIVE, 500, 0)),
         ("renewed", acquire(1, Claim::EXCLUSIVE, 100, 0)),
-        ("renewed", Op::Renew(Renew { id: ClaimId::new(1), ttl: Duration::from_millis(500) })),
+        ("renewed", Op::Renew(Renew { id: ClaimId::new(1), ttl: Duration::from_millis(500), fence: 0 })),
         ("released", acquire(1, Claim::EXCLUSIVE, 10_000, 0)),
         ("released", release(1)),
         ("awaited", acquire(1, Claim::EXCLUSIVE, 200, 0)),
         ("awaited", acquire(2, Claim::EXCLUSIVE, 200, 500)),
-        ("buried", Op::Release(Release { id: ClaimId::new(1), bury: Duration::from_millis(500) })),
+        ("buried", Op::Release(Release { id: ClaimId::new(1), bury: Duration::from_millis(500), fence: 0 })),
     ];
     for (key, op) in &ops {
         apply(&mut server, key, op);
@@ -125,7 +125,7 @@ fn what_is_not_ours_is_left_alone() {
     let ops = [
         acquire(1, Claim::EXCLUSIVE, 10_000, 10_000),
         release(1),
-        Op::Renew(Renew { id: ClaimId::new(1), ttl: MEMORY }),
+        Op::Renew(Renew { id: ClaimId::new(1), ttl: MEMORY, fence: 0 }),
     ];
     for command in foreign {
         redis::cmd("DEL").arg("key").exec(&mut server).unwrap();

@@ -46,7 +46,7 @@ async fn fence(store: &Sqlite, id: u128) -> u64 {
     else {
         panic!("it is free")
     };
-    store.apply(&key, &Op::Release(Release { id, bury: Duration::ZERO })).await.unwrap();
+    store.apply(&key, &Op::Release(Release { id, bury: Duration::ZERO, fence: 0 })).await.unwrap();
     fence
 }
 

@@ -145,7 +145,7 @@ async fn damage_to_one_record_is_told_and_no_other_touched() {
 }
 
 fn op() -> Op {
-    Op::Renew(tenure::proto::Renew { id: ClaimId::new(7), ttl: Duration::from_secs(10) })
+    Op::Renew(tenure::proto::Renew { id: ClaimId::new(7), ttl: Duration::from_secs(10), fence: 0 })
 }
 
 #[test]

@@ -106,19 +106,19 @@ async fn retries_are_counted_and_spaced() {
     assert_eq!(store.acquires(), 4, "one attempt and three retries");
 }
 
-#[tokio::test(start_paused = true)]
-async fn waiters_are_served_in_the_order_in_which_they_came() {
+/// Fifty waiters of two processes by turns, and in which order they were let in.
+async fn order_of_fifty(local_hand_off: bool) -> Vec<usize> {
     let (ours, theirs, _store) = two_clients();
     let guard = ours.mutex("a").build().unwrap().lock().await.unwrap();
     let order = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
     let mut waiters = Vec::new();
     for n in 0..50 {
         let locks = if n % 2 == 0 { &ours } else { &theirs };
-        let (lock, order) = (locks.mutex("a").build().unwrap(), order.clone());
+        let (lock, order) = (locks.mutex("a").local_hand_off(local_hand_off).build().unwrap(), order.clone());
         waiters.push(tokio::spawn(async move {
             let guard = lock.lock().await.unwrap();
             order.lock().unwrap().push((n, guard.fence()));
-            tokio::time::sleep(ms(100)).await;
+            tokio::time::sleep(ms(10)).await;
             guard.release().await.unwrap();
         }));
         run_ready().await;
@@ -128,8 +128,24 @@ async fn waiters_are_served_in_the_order_in_which_they_came() {
         waiter.await.unwrap();
     }
     let order = order.lock().unwrap();
-    assert!(order.iter().map(|(n, _)| *n).eq(0..50), "{order:?}");
     assert!(order.windows(2).all(|pair| pair[0].1 < pair[1].1), "fences rise: {order:?}");
+    order.iter().map(|(n, _)| *n).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_on_its_own_waiters_are_served_in_the_order_in_which_they_came() {
+    let order = order_of_fifty(false).await;
+    assert!(order.iter().copied().eq(0..50), "{order:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_line_waiters_are_served_in_their_processs_order_and_processes_take_turns() {
+    let order = order_of_fifty(true).await;
+    for side in [0, 1] {
+        let of_one: Vec<_> = order.iter().copied().filter(|n| n % 2 == side).collect();
+        assert!(of_one.iter().copied().eq((side..50).step_by(2)), "{order:?}");
+    }
+    assert!(order.windows(2).all(|pair| pair[0] % 2 != pair[1] % 2), "{order:?}");
 }
 
 #[tokio::test(start_paused = true)]

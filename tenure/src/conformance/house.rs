@@ -66,7 +66,7 @@ pub async fn many_are_answered_in_their_order(subject: Subject) {
         }
     }
     let ids = claims.iter().enumerate().map(|(i, claim)| if i % 3 == 1 { fresh_id() } else { claim.id });
-    let releases = ids.map(|id| Op::Release(Release { id, bury: Duration::ZERO }));
+    let releases = ids.map(|id| Op::Release(Release { id, bury: Duration::ZERO, fence: 0 }));
     let ops: Vec<(Key, Op)> = keys.iter().cloned().zip(releases).collect();
     for (i, reply) in answers(store.apply_many(&ops).await) {
         let was = if i % 3 == 2 { Was::Holding } else { Was::Unknown };

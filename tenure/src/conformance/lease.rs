@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Subject;
 use super::lock::{LONG, Lock, SHORT, With, eventually, fresh_id, held, mutex, reader};
-use crate::proto::{Acquire, Outcome, Refusal, Was};
+use crate::proto::{Acquire, Op, Outcome, Refusal, Release, Renew, Was};
 
 /// Each hold has a later fence than every hold before it, whoever has it and however it came about.
 ///
@@ -44,6 +44,27 @@ pub async fn fences_rise_across_the_records_end(subject: Subject) {
     }
     let fence = lock.enter(&mutex()).await.fence;
     assert!(fence > last, "{fence} after {last}, which was forgotten");
+}
+
+/// A claim may be handed on without asking the store, under tokens of its own: a renewal or release that tells the
+/// newest has the next grant's later still. A token ahead of the clock is none.
+///
+/// Red with: the token overlooked; believed whatever it is.
+pub async fn a_token_minted_elsewhere_is_taken_over(subject: Subject) {
+    let lock = Lock::fresh(&subject).await;
+    let claim = mutex();
+    let first = lock.enter(&claim).await;
+    let later = |by| Op::Renew(Renew { id: claim.id, ttl: LONG, fence: first.fence + by });
+    let in_a_year = held(lock.apply(later(365 * 86_400 * 1_000_000)).await);
+    assert_eq!(in_a_year.expect("it is in").fence, first.fence);
+    let renewed = eventually("the clock passes the token", async || {
+        held(lock.apply(later(10)).await).filter(|held| held.fence > first.fence)
+    });
+    assert_eq!(renewed.await.fence, first.fence + 10);
+    assert_eq!(lock.read().await.record.fence, first.fence + 10);
+    lock.apply(Op::Release(Release { id: claim.id, bury: Duration::ZERO, fence: first.fence + 20 })).await;
+    let next = lock.enter(&mutex()).await.fence;
+    assert!(next > first.fence + 20, "{next} after {}", first.fence + 20);
 }
 
 /// The same request again finds the hold that there is: one holder, one fence, one release.

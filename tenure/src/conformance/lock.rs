@@ -68,7 +68,7 @@ impl Lock {
     }
 
     pub(super) async fn renew(&self, id: ClaimId, ttl: Duration) -> Reply {
-        self.apply(Op::Renew(Renew { id, ttl })).await
+        self.apply(Op::Renew(Renew { id, ttl, fence: 0 })).await
     }
 
     pub(super) async fn release(&self, id: ClaimId) -> Was {
@@ -76,7 +76,7 @@ impl Lock {
     }
 
     pub(super) async fn release_and_bury(&self, id: ClaimId, bury: Duration) -> (Was, Micros) {
-        let reply = self.apply(Op::Release(Release { id, bury })).await;
+        let reply = self.apply(Op::Release(Release { id, bury, fence: 0 })).await;
         match reply.outcome {
             Outcome::Gone { was } => (was, reply.now),
             other => panic!("a release leaves nothing: {other:?}"),

@@ -143,6 +143,7 @@ pub const PROMISES: &[Promise] = &[
     promise!(two_upgrades_are_a_deadlock if queue),
     promise!(fences_rise if fence),
     promise!(fences_rise_across_the_records_end if fence),
+    promise!(a_token_minted_elsewhere_is_taken_over if fence),
     promise!(acquiring_twice_is_once),
     promise!(a_renewal_extends_and_never_shortens),
     promise!(a_renewal_never_recreates),

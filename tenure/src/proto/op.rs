@@ -193,6 +193,8 @@ pub struct Renew {
     pub id: ClaimId,
     /// How long from now the hold is to last. A renewal never shortens it.
     pub ttl: Duration,
+    /// The newest token under which the claim was handed on without asking the store; zero where it was not.
+    pub fence: u64,
 }
 
 /// See [`Op::Release`].
@@ -203,6 +205,8 @@ pub struct Release {
     /// For how long the id is refused from now on, so that an `Acquire` still under way cannot bring it back; zero where
     /// none is under way.
     pub bury: Duration,
+    /// As [`Renew::fence`].
+    pub fence: u64,
 }
 
 /// The answer to an [`Op`], with the store's clock at that moment.

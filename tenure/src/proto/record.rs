@@ -259,6 +259,7 @@ impl Record {
     }
 
     fn renew(&mut self, op: &Renew, now: Micros) -> Outcome {
+        self.catch_up(op.id, op.fence, now);
         if self.holders.iter().any(|entry| entry.id == op.id) {
             return self.extend(op.id, op.ttl, now);
         }
@@ -267,6 +268,7 @@ impl Record {
     }
 
     fn release(&mut self, op: &Release, now: Micros) -> Outcome {
+        self.catch_up(op.id, op.fence, now);
         let (holders, queue) = (self.holders.len(), self.queue.len());
         self.holders.retain(|entry| entry.id != op.id);
         self.queue.retain(|entry| entry.id != op.id);
@@ -291,6 +293,15 @@ impl Record {
     }
 
     // -- what the answers rest on ----------------------------------------------------------------------------------
+
+    /// Takes over the token under which a holder was followed by another one without our knowledge. It is never ahead of
+    /// the clock, so one that is was not minted by a client of ours.
+    fn catch_up(&mut self, id: ClaimId, fence: u64, now: Micros) {
+        let holder = self.holders.iter_mut().find(|entry| entry.id == id);
+        if let Some(entry) = holder.filter(|_| fence > self.fence && fence <= now) {
+            (entry.fence, self.fence) = (fence, fence);
+        }
+    }
 
     fn extend(&mut self, id: ClaimId, ttl: Duration, now: Micros) -> Outcome {
         let waiting = self.queue.len() as u32;

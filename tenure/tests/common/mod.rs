@@ -42,6 +42,23 @@ struct State {
     ops: Mutex<Vec<Op>>,
     /// Where the muted listen.
     hub: Hub,
+    delay: Mutex<Duration>,
+    hung: Mutex<Option<Key>>,
+    sends: Mutex<Vec<Send>>,
+}
+
+/// What was sent at once, whatever became of it.
+#[derive(Clone, Debug)]
+pub struct Send {
+    pub at: tokio::time::Instant,
+    pub keys: Vec<Key>,
+    pub ops: Vec<Op>,
+}
+
+impl Send {
+    pub fn is_renewal(&self) -> bool {
+        matches!(self.ops[0], Op::Renew(_))
+    }
 }
 
 impl Chaos {
@@ -52,6 +69,9 @@ impl Chaos {
             mute: AtomicBool::new(false),
             ops: Mutex::default(),
             hub: Hub::new(),
+            delay: Mutex::default(),
+            hung: Mutex::default(),
+            sends: Mutex::default(),
         };
         Self { memory: Memory::with_env(env), state: Arc::new(state) }
     }
@@ -62,6 +82,21 @@ impl Chaos {
 
     pub fn yields(&self, n: usize) {
         self.state.yields.store(n, SeqCst);
+    }
+
+    /// How long each round trip takes from now on.
+    pub fn delay(&self, delay: Duration) {
+        *self.state.delay.lock().unwrap() = delay;
+    }
+
+    /// Never answers anything in which that lock is.
+    pub fn hang_on(&self, name: &str) {
+        *self.state.hung.lock().unwrap() = Some(Key::new(name).unwrap());
+    }
+
+    /// What was sent, and forgets it.
+    pub fn take_sends(&self) -> Vec<Send> {
+        std::mem::take(&mut self.state.sends.lock().unwrap())
     }
 
     /// From now on pushes get lost.
@@ -81,6 +116,20 @@ impl Chaos {
 
     pub fn acquires(&self) -> usize {
         self.state.ops.lock().unwrap().iter().filter(|op| matches!(op, Op::Acquire(_))).count()
+    }
+
+    /// One round trip, on which these are sent together.
+    async fn travel(&self, ops: &[(&Key, &Op)]) {
+        let (keys, sent) = ops.iter().map(|(key, op)| ((*key).clone(), (*op).clone())).unzip();
+        let send = Send { at: tokio::time::Instant::now(), keys, ops: sent };
+        self.state.sends.lock().unwrap().push(send);
+        let (delay, hung) = (*self.state.delay.lock().unwrap(), self.state.hung.lock().unwrap().clone());
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
+        if ops.iter().any(|(key, _)| Some(*key) == hung.as_ref()) {
+            std::future::pending::<()>().await;
+        }
     }
 
     async fn pass(&self, key: &Key, op: &Op) -> Result<Reply> {
@@ -109,10 +158,12 @@ impl Chaos {
 #[async_trait]
 impl Store for Chaos {
     async fn apply(&self, key: &Key, op: &Op) -> Result<Reply> {
+        self.travel(&[(key, op)]).await;
         self.pass(key, op).await
     }
 
     async fn apply_many(&self, ops: &[(Key, Op)]) -> Vec<Result<Reply>> {
+        self.travel(&ops.iter().map(|(key, op)| (key, op)).collect::<Vec<_>>()).await;
         let mut replies = Vec::new();
         for (key, op) in ops {
             replies.push(self.pass(key, op).await);

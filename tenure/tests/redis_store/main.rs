@@ -42,7 +42,7 @@ fn claim(id: u128) -> Acquire {
 }
 
 fn release(id: u128) -> Op {
-    Op::Release(Release { id: ClaimId::new(id), bury: Duration::ZERO })
+    Op::Release(Release { id: ClaimId::new(id), bury: Duration::ZERO, fence: 0 })
 }
 
 fn is_held(outcome: Outcome) -> bool {

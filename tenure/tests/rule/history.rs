@@ -162,7 +162,7 @@ impl fmt::Debug for Step {
 impl History {
     /// Shows every turn to `check` until that finds something wrong.
     pub(crate) fn play(&self, mut check: impl FnMut(&Turn<'_>) -> Result<(), String>) -> Result<(), String> {
-        let look = Op::Release(Release { id: ClaimId::new(0), bury: Duration::ZERO });
+        let look = Op::Release(Release { id: ClaimId::new(0), bury: Duration::ZERO, fence: 0 });
         let (mut record, mut now) = (Record::default(), 1_000_000);
         let mut past = Past { latest: now, memory: self.memory, ..Past::default() };
         let mut post = Post::default();
@@ -229,9 +229,9 @@ impl Post {
                     meta: Bytes::from(vec![n.0 as u8]),
                 })
             }
-            Act::Renew(n) => Op::Renew(Renew { id: *self.ids.get(&who(n))?, ttl: span(client(n).ttl) }),
-            Act::Leave(n) => Op::Release(Release { id: self.ids.remove(&who(n))?, bury: Duration::ZERO }),
-            Act::Bury(n) => Op::Release(Release { id: self.ids.remove(&who(n))?, bury: span(client(n).ttl) }),
+            Act::Renew(n) => Op::Renew(Renew { id: *self.ids.get(&who(n))?, ttl: span(client(n).ttl), fence: 0 }),
+            Act::Leave(n) => Op::Release(Release { id: self.ids.remove(&who(n))?, bury: Duration::ZERO, fence: 0 }),
+            Act::Bury(n) => Op::Release(Release { id: self.ids.remove(&who(n))?, bury: span(client(n).ttl), fence: 0 }),
             Act::Die(n) => {
                 self.ids.remove(&who(n));
                 return None;

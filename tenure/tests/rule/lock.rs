@@ -56,7 +56,7 @@ impl Lock {
     }
 
     pub(crate) fn renew(&mut self, name: char) -> Outcome {
-        self.apply(&Op::Renew(Renew { id: id(name), ttl: Duration::from_secs(10) }))
+        self.apply(&Op::Renew(Renew { id: id(name), ttl: Duration::from_secs(10), fence: 0 }))
     }
 
     pub(crate) fn release(&mut self, name: char) -> Was {
@@ -64,7 +64,7 @@ impl Lock {
     }
 
     pub(crate) fn bury(&mut self, name: char, seconds: u64) -> Was {
-        match self.apply(&Op::Release(Release { id: id(name), bury: Duration::from_secs(seconds) })) {
+        match self.apply(&Op::Release(Release { id: id(name), bury: Duration::from_secs(seconds), fence: 0 })) {
             Outcome::Gone { was } => was,
             other => panic!("{other:?}"),
         }

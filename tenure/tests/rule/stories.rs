@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tenure::proto::{Acquire, At, Grant, Inbox, Op, Outcome, Refusal, Release, Was};
+use tenure::proto::{Acquire, At, Grant, Inbox, Op, Outcome, Refusal, Release, Renew, Was};
 
 use crate::lock::{Lock, START, at, id, mutex, of, permits, reader, writer};
 
@@ -16,7 +16,7 @@ fn a_mutex_is_handed_to_the_next_in_line() {
     assert_eq!(lock.picture(), "a|bc");
 
     lock.pass(1);
-    let release = Op::Release(Release { id: id('a'), bury: Duration::ZERO });
+    let release = Op::Release(Release { id: id('a'), bury: Duration::ZERO, fence: 0 });
     let (_, grants) = lock.record.apply(&release, At { now: lock.now, inbox: &Inbox::from("there") });
     assert_eq!(grants, [Grant { id: id('b'), fence: at(1), inbox: "here".into() }], "told where b asked from");
     assert_eq!(lock.picture(), "b|c");
@@ -24,6 +24,29 @@ fn a_mutex_is_handed_to_the_next_in_line() {
     // What was handed over lasts as long as b's place would have. Asking again confirms it, for the whole of its term.
     assert_eq!(lock.record.holders[0].until, at(3));
     assert_eq!(lock.ask(&mutex('b')), Outcome::Held { fence: at(1), since: at(1), until: at(11), waiting: 1 });
+}
+
+#[test]
+fn a_token_minted_by_the_holder_is_taken_over_up_to_the_clock() {
+    let mut lock = Lock::new();
+    lock.enter(&mutex('a'));
+    lock.pass(1);
+    let mut fence_after = |fence| {
+        lock.apply(&Op::Renew(Renew { id: id('a'), ttl: Duration::from_secs(10), fence }));
+        lock.record.holders[0].fence
+    };
+    assert_eq!(fence_after(START + 5), START + 5);
+    assert_eq!(fence_after(START + 3), START + 5, "an older one is no news");
+    assert_eq!(fence_after(at(1)), at(1));
+    assert_eq!(fence_after(at(1) + 1), at(1), "nobody's clock is ahead of the store's");
+    // A stranger's word counts for nothing.
+    lock.pass(1);
+    lock.apply(&Op::Release(Release { id: id('b'), bury: Duration::ZERO, fence: at(2) }));
+    assert_eq!(lock.record.fence, at(1));
+    // The clock was set back: what the holder said is remembered.
+    lock.apply(&Op::Release(Release { id: id('a'), bury: Duration::ZERO, fence: at(2) }));
+    lock.now = at(1);
+    assert_eq!(lock.enter(&mutex('b')), at(2) + 1);
 }
 
 #[test]

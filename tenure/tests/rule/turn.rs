@@ -67,7 +67,7 @@ impl Past {
         self.until = untils.max().unwrap_or(0).max(self.until);
         self.remembered = after.holders.iter().map(|holder| holder.fence).max().unwrap_or(0).max(self.remembered);
         self.fence = self.fence.max(self.remembered);
-        if let Op::Release(Release { id, bury }) = op
+        if let Op::Release(Release { id, bury, .. }) = op
             && !bury.is_zero()
         {
             let until = self.buried.entry(*id).or_default();

@@ -16,6 +16,9 @@ use tokio::time::Instant;
 
 use crate::scenario::{Kind, Scenario, Weather};
 
+/// For how long a process may pass a hold on among its tasks before it asks whether others wait.
+const FAIR: Duration = Duration::from_millis(100);
+
 pub(crate) struct History {
     start: Instant,
     scenario: Arc<Scenario>,
@@ -215,7 +218,10 @@ impl History {
         if weight > u64::from(record.limit) {
             broken = Some(format!("the store let in {weight} permits out of {}", record.limit));
         }
-        for entry in record.holders.iter().filter(|entry| lock.grants.insert((entry.id, entry.fence))) {
+        for entry in &record.holders {
+            if !lock.grants.insert((entry.id, entry.fence)) {
+                continue;
+            }
             let same = |other: &&Entry| other.owner == entry.owner && other.fence == entry.fence;
             let shared = entry.owner.is_some() && record.holders.iter().filter(same).count() > 1;
             let before = lock.newest.max(lock.given.last_key_value().map_or(0, |(fence, _)| *fence));
@@ -299,25 +305,38 @@ impl Asking {
         broken.into_iter().for_each(|broken| history.fail(broken));
     }
 
-    /// In calm weather, nobody of this process who came later was let in earlier, and nobody else twice: a process may
-    /// serve each of its own tasks once before it lets the others have their turn.
+    /// In calm weather everyone has its turn.
+    ///
+    /// * Who stands in a line of its process is served in the order of that line, and as its process has one place in the
+    ///   queue at a time, others may come in between: each as often as there are tasks in that process.
+    /// * Who stands in the queue itself is overtaken by nobody, but by those in a line that passes a hold on for
+    ///   [`FAIR`] longer, until it hears that others wait.
     fn in_turn(&self, lock: &mut Lock) -> Option<String> {
-        let now = Instant::now();
-        let waiting = lock.waiting.iter().find(|wait| wait.call == self.call)?;
+        let scenario = &self.history.scenario;
+        let (now, trip) = (Instant::now(), scenario.trip());
+        let hand_off = scenario.locks[self.who.lock].local_hand_off;
+        let in_line = |who: &Claimant| hand_off && who.owner.is_none() && who.permits == u32::MAX;
+        let wait = lock.waiting.iter().find(|wait| wait.call == self.call)?;
         // Who was let in together with others may hear of it a round trip after them.
-        let earlier = waiting.overtaken.iter().filter(|(_, at)| *at + 2 * self.history.scenario.trip() < now);
-        let earlier: Vec<_> = earlier.map(|(who, _)| *who).collect();
-        let by_sibling = earlier.iter().any(|who| who.process == self.who.process);
-        let task = |who: &Claimant| (who.process, who.task);
-        let twice =
-            earlier.iter().enumerate().any(|(n, who)| earlier[..n].iter().any(|other| task(other) == task(who)));
+        let earlier = wait.overtaken.iter().filter(|(_, at)| *at + 2 * trip < now);
+        let excused = |who: &Claimant, at: Instant| in_line(who) && at <= self.since + FAIR + 2 * trip;
+        let unfair = |(who, at): &(Claimant, Instant)| match (in_line(&self.who), in_line(who)) {
+            (true, true) if who.process == self.who.process => true,
+            (true, _) => {
+                let times =
+                    wait.overtaken.iter().filter(|(other, _)| other.process == who.process && other.task == who.task);
+                !excused(who, *at) && times.count() > scenario.processes[self.who.process].tasks.len()
+            }
+            (false, _) => !excused(who, *at),
+        };
+        let unfair = earlier.filter(|one| unfair(one)).map(|(who, _)| *who).next();
         for wait in lock.waiting.iter_mut().filter(|wait| wait.since < self.since) {
             if self.who.owner.is_none() {
                 wait.overtaken.push((self.who, now));
             }
         }
-        let unfair = self.who.waits && (by_sibling || twice) && self.history.scenario.weather == Weather::Calm;
-        unfair.then(|| format!("{:?} was overtaken, by {earlier:?}", self.who))
+        let unfair = unfair.filter(|_| self.who.waits && scenario.weather == Weather::Calm)?;
+        Some(format!("{:?} was overtaken by {unfair:?}", self.who))
     }
 
     /// Nobody waits for a lock that nobody holds, but for the time that a release and a push take.

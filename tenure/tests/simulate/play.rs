@@ -104,7 +104,8 @@ async fn close(scenario: Arc<Scenario>, history: Arc<History>, locks: Locks, pro
     note!(history, "p{process} is closed");
     let metrics = locks.metrics();
     // A guard whose hold was lost is released all the same.
-    let told = metrics.acquired <= metrics.released + metrics.lost || scenario.weather >= Weather::Storm;
+    let told =
+        metrics.acquired <= metrics.released + metrics.handed_on + metrics.lost || scenario.weather >= Weather::Storm;
     history.demand(told, || format!("not every hold ended: {metrics:?}"));
 }
 

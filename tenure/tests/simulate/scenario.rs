@@ -59,6 +59,7 @@ pub(crate) struct Spec {
     pub(crate) memory: Duration,
     pub(crate) watchdog: bool,
     pub(crate) interval: Option<Duration>,
+    pub(crate) local_hand_off: bool,
     /// How many claims an owner may have.
     pub(crate) max: u32,
     /// The longest that it is held on purpose.
@@ -207,7 +208,8 @@ impl Spec {
         let watchdog = rng.random_bool(0.7);
         let interval = rng.random_bool(0.2).then(|| ttl.mul_f64(rng.random_range(0.2..0.6)));
         let memory = ms(1_000.0 * [1.0, 10.0, 60.0][rng.random_range(0..3)]);
-        Self { kind, ttl, patience, op_timeout, memory, watchdog, interval, max: rng.random_range(1..=4), hold }
+        let (local_hand_off, max) = (rng.random_bool(0.7), rng.random_range(1..=4));
+        Self { kind, ttl, patience, op_timeout, memory, watchdog, interval, local_hand_off, max, hold }
     }
 }
 

@@ -95,7 +95,7 @@ impl Task {
             Kind::Semaphore(limit) => locks.semaphore(name, limit).permits(who.permits),
         };
         let builder = builder.ttl(spec.ttl).patience(spec.patience).op_timeout(spec.op_timeout).meta("");
-        let builder = builder.fence_memory(spec.memory).watchdog(spec.watchdog);
+        let builder = builder.fence_memory(spec.memory).watchdog(spec.watchdog).local_hand_off(spec.local_hand_off);
         let builder = if who.owner.is_some() { builder.reentrant(spec.max) } else { builder };
         let builder = if let Some(interval) = spec.interval { builder.watchdog_interval(interval) } else { builder };
         builder.build().expect("the options are valid")

@@ -58,13 +58,22 @@ impl Twins {
         let id = if known.is_empty() { drawn } else { known[rng.random_range(0..known.len())] };
         let op = match rng.random_range(0..100) {
             0..70 => Op::Acquire(self.acquire(id, shape)),
-            70..80 => Op::Renew(Renew { id, ttl: self.span(shape.ttl) }),
+            70..80 => Op::Renew(Renew { id, ttl: self.span(shape.ttl), fence: self.fence(record) }),
             _ => {
                 let bury = if rng.random_bool(0.1) { rng.random_range(0..=shape.ttl) } else { 0 };
-                Op::Release(Release { id, bury: Duration::from_micros(bury) })
+                Op::Release(Release { id, bury: Duration::from_micros(bury), fence: self.fence(record) })
             }
         };
         (lock, op)
+    }
+
+    /// Mostly none, else one that a client may have minted, or none could.
+    fn fence(&mut self, record: &Record) -> u64 {
+        match self.rng.random_range(0..10) {
+            0 => record.fence + self.rng.random_range(0..1_000),
+            1 => self.rng.random_range(0..2 * self.now),
+            _ => 0,
+        }
     }
 
     fn acquire(&mut self, id: ClaimId, shape: &Shape) -> Acquire {

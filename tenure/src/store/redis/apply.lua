@@ -230,14 +230,24 @@ local function acquire(who, ttl, patience, memory, most, limit)
   return wait(e, old, is_in, patience, memory)
 end
 
-local function renew(id, ttl)
+-- Takes over the token under which a holder was followed by another one without our knowledge.
+local function catch_up(e, fence)
+  if e and e.fence > 0 and fence > r.fence and fence <= now then
+    e.fence, r.fence = fence, fence
+    set('e', e.id, e)
+  end
+end
+
+local function renew(id, ttl, fence)
   local e = get('e', id)
+  catch_up(e, fence)
   if e and e.fence > 0 then return extend(e, ttl) end
   return gone(e and e.permits > 0 and 'w' or 'u')
 end
 
-local function release(id, bury)
+local function release(id, bury, fence)
   local e, was = get('e', id), 'u' -- unknown
+  catch_up(e, fence)
   local grave = e and e.permits == 0 and e
   if e and not grave then
     was = e.fence > 0 and 'h' or 'w' -- holding, waiting
@@ -334,13 +344,13 @@ for _, it in ipairs(later) do
     load(key, text, own, id)
     sweep()
     let_in(grants)
-    local early, op, span = #grants, unpack('<Bd', what)
+    local early, op, span, fence = #grants, unpack('<Bdd', what)
     if op == ACQUIRE then
       answers[it.i] = acquire(who, span, unpack('<dddd', what, 10))
     elseif op == RENEW then
-      answers[it.i] = renew(id, span)
+      answers[it.i] = renew(id, span, fence)
     else
-      answers[it.i] = release(id, span)
+      answers[it.i] = release(id, span, fence)
     end
     let_in(grants)
     save(text)

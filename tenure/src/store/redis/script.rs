@@ -69,11 +69,11 @@ impl Call {
             }
             Op::Renew(op) => {
                 parts.push(2);
-                parts.extend(double(micros(op.ttl)));
+                parts.extend([micros(op.ttl), op.fence].into_iter().flat_map(double));
             }
             Op::Release(op) => {
                 parts.push(3);
-                parts.extend(double(micros(op.bury)));
+                parts.extend([micros(op.bury), op.fence].into_iter().flat_map(double));
             }
         }
         let what = parts.len();
@@ -92,7 +92,7 @@ fn size(op: &Op, inbox: &str) -> usize {
             let owner = op.owner.as_ref().map_or(0, |owner| owner.as_str().len() + 1);
             41 + 32 + owner + inbox.len() + op.meta.len()
         }
-        Op::Renew(_) | Op::Release(_) => 9 + 16,
+        Op::Renew(_) | Op::Release(_) => 17 + 16,
     }
 }
 

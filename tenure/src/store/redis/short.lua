@@ -45,7 +45,7 @@ end
 local texts, answers, later, seen = call('MGET', spread(KEYS)), {}, nil, #KEYS > 1 and {}
 for i = 1, #KEYS do
   local key, what, who, text, own = KEYS[i], ARGV[2 * i - 1], ARGV[2 * i], texts[i], nil
-  local op, span = unpack('<Bd', what)
+  local op, span, news = unpack('<Bdd', what)
   local twice = seen and seen[key]
   local answer, after, magic, count, alarm, memory, expires, fence
   if not text and not twice then text, own = look(key, sub(who, 1, 16)) end
@@ -74,7 +74,7 @@ for i = 1, #KEYS do
       and limit == unpack('<d', text, 49) and permits + wanted > limit then
       answer = pack('<c1ddd', 'B', now, 0, alarm - now)
     end
-  elseif alarm > now and (own or count == 1 and sub(text, 89, 104) == who) then
+  elseif alarm > now and news <= fence and (own or count == 1 and sub(text, 89, 104) == who) then
     local since, ends, token = unpack('<ddd', own or text, own and 1 or 57)
     if op == RENEW and token > 0 then
       ends = max(ends, now + span)

@@ -86,7 +86,7 @@ fn collector(echo: Echo) -> (Arc<Echo>, Collector<Arc<Echo>>) {
 }
 
 fn call(key: &str) -> Call {
-    Call::new(key.as_bytes(), &Op::Release(Release { id: ClaimId::new(1), bury: Duration::ZERO }), "")
+    Call::new(key.as_bytes(), &Op::Release(Release { id: ClaimId::new(1), bury: Duration::ZERO, fence: 0 }), "")
 }
 
 fn crowd(collector: &Collector<Arc<Echo>>) -> Vec<tokio::task::JoinHandle<Value>> {
