@@ -10,6 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Teller, What};
 use crate::health::{Turn, Vitals};
 use crate::hold::{Fence, Hold, Loss};
+use crate::info::LockInfo;
 use crate::keeper::Keeper;
 use crate::key::Key;
 use crate::line::Lines;
@@ -89,6 +90,18 @@ impl Core {
         self.store.traits().kind
     }
 
+    /// How a lock stands, with a limit on how long the answer may take.
+    pub(crate) async fn info(&self, key: &Key, limit: Duration) -> Result<LockInfo> {
+        let seen = self.env.timeout(limit, self.store.read(key)).await.unwrap_or_else(|| Err(silent(limit)))?;
+        Ok(LockInfo::new(key, seen, self.store.traits().stale_reads))
+    }
+
+    /// The names of the locks, with a limit on how long the answer may take, be it ten times that of one operation: there
+    /// may be many.
+    pub(crate) async fn scan(&self, limit: Duration) -> Result<Vec<Key>> {
+        self.env.timeout(10 * limit, self.store.scan()).await.unwrap_or_else(|| Err(silent(10 * limit)))
+    }
+
     pub(crate) fn tell(&self, name: &Key, what: impl FnOnce() -> What) {
         self.teller.tell(name, what);
     }
@@ -121,6 +134,10 @@ impl Core {
 /// Whether the error says that the node does not serve us, not that it did not like what was asked.
 fn of_the_node(error: &Error) -> bool {
     error.is_transient() || error.kind() == ErrorKind::Denied
+}
+
+fn silent(limit: Duration) -> Error {
+    Error::new(ErrorKind::Unavailable, format!("the store did not answer within {limit:?}"))
 }
 
 fn no_reply(limit: Duration) -> Error {

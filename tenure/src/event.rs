@@ -70,7 +70,7 @@ pub enum What {
         /// The token of the next one.
         fence: Fence,
     },
-    /// The hold was released.
+    /// The hold was released, and had not been lost before.
     Released {
         /// How long it was held.
         held: Duration,

@@ -201,7 +201,9 @@ impl Guard {
         let reply = self.client.core.apply(&self.hold.key, &op, self.hold.op_timeout).await?;
         self.released = true;
         let was_ours = reply.outcome == Outcome::Gone { was: Was::Holding };
-        self.client.core.released(&self.hold.key, self.held_for(), was_ours);
+        if self.hold.loss().is_none() {
+            self.client.core.released(&self.hold.key, self.held_for(), was_ours);
+        }
         Ok(was_ours)
     }
 

@@ -102,9 +102,12 @@ impl Keeper {
     /// Releases a hold in the background.
     pub(crate) fn release(&self, hold: &Hold) {
         self.retire(hold);
-        // What lasted for as long as it may is being released already.
-        if hold.loss() != Some(Loss::MaxHold) {
-            self.shared.release(hold, Some(hold.since));
+        match hold.loss() {
+            None => self.shared.release(hold, Some(hold.since)),
+            // What lasted for as long as it may is being released already.
+            Some(Loss::MaxHold) => {}
+            // Its end was told when it was lost.
+            Some(Loss::Expired | Loss::Gone) => self.shared.release(hold, None),
         }
     }
 

@@ -130,9 +130,7 @@ impl Lock {
     ///
     /// It only reads.
     pub async fn info(&self) -> Result<LockInfo> {
-        let store = &self.client.core.store;
-        let seen = store.read(&self.spec.key).await?;
-        Ok(LockInfo::new(&self.spec.key, seen, store.traits().stale_reads))
+        self.client.core.info(&self.spec.key, self.spec.options.op_timeout).await
     }
 }
 

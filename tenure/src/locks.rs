@@ -99,7 +99,7 @@ impl Locks {
     ///
     /// It only reads.
     pub async fn list(&self) -> Result<Vec<LockInfo>> {
-        let keys = self.client.core.store.scan().await?;
+        let keys = self.client.core.scan(self.client.options.op_timeout).await?;
         let infos = stream::iter(keys).map(|key| self.read_key(key)).buffered(READS);
         infos.try_filter(|info| std::future::ready(info.is_locked() || !info.waiters.is_empty())).try_collect().await
     }
@@ -118,9 +118,7 @@ impl Locks {
     }
 
     pub(crate) async fn read_key(&self, key: Key) -> Result<LockInfo> {
-        let store = &self.client.core.store;
-        let seen = store.read(&key).await?;
-        Ok(LockInfo::new(&key, seen, store.traits().stale_reads))
+        self.client.core.info(&key, self.client.options.op_timeout).await
     }
 
     /// Takes the lock of that name away from whoever is in at this moment, and says who that was. The next in line is
@@ -139,8 +137,10 @@ impl Locks {
     pub async fn break_lock(&self, name: &str) -> Result<Vec<Holder>> {
         let key = Key::new(name)?;
         let mut broken = Vec::new();
-        for holder in self.read_key(key.clone()).await?.holders {
-            let bury = holder.until.duration_since(holder.since).unwrap_or_default();
+        let LockInfo { holders, read_at, .. } = self.read_key(key.clone()).await?;
+        for holder in holders {
+            // Its renewals, and requests of its that are under way, may come until its time has passed.
+            let bury = holder.until.duration_since(read_at).unwrap_or_default();
             let op = Op::Release(Release { id: holder.id, bury, fence: 0 });
             let reply = self.client.core.apply(&key, &op, self.client.options.op_timeout).await?;
             if reply.outcome == (Outcome::Gone { was: Was::Holding }) {
@@ -189,7 +189,8 @@ impl Locks {
     }
 
     /// Ends the client: nothing more can be acquired through it or its clones, and this waits until everything that was
-    /// dropped is released, or has expired.
+    /// dropped is released, or has expired. Who waits for a lock already is turned away when it is next woken, or asks
+    /// again.
     ///
     /// Call it at the end of `main`: a runtime that ends right after a guard was dropped leaves its hold to expire.
     /// Guards that are still alive stay held, and are released when they go.

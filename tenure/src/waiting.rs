@@ -176,6 +176,9 @@ impl Bid {
         let mut pace = Pace::new(&spec, core.store.traits().push);
         let mut failure;
         loop {
+            if let Err(error) = self.client.check_open() {
+                return Err(self.fail(error));
+            }
             let limit = options.op_timeout.min((give_up - self.now).max(Duration::from_millis(1)));
             let attempt = self.ask(options.patience, limit).await?;
             let now = self.now;
@@ -304,13 +307,14 @@ impl Bid {
         }
     }
 
-    /// A grant that was pushed is a hold until the place's deadline, if that is still to come.
+    /// A grant that was pushed is a hold until the place's deadline, if that is still to come. Where nobody would renew it
+    /// before that, it is worth asking for a whole term.
     ///
     /// One from before the last answer has expired: the store would have said that the claim is in. A fence is never
     /// behind the clock at which it was given.
     fn pushed(&mut self, push: Push) -> Option<Guard> {
         let Push::Granted(fence) = push else { return None };
-        if fence < self.answered {
+        if fence < self.answered || !self.spec.options.watchdog {
             return None;
         }
         self.now = self.client.core.env.now();
@@ -326,7 +330,7 @@ impl Bid {
     }
 
     fn win(&mut self, hold: Arc<Hold>, pushed: bool) -> Guard {
-        (self.stake, self.ended) = (Stake::None, true);
+        (self.stake, self.ambiguous, self.ended) = (Stake::None, false, true);
         let (core, waited, fence) = (&self.client.core, self.now - self.begun, hold.fence);
         core.counters.wait.record(waited);
         core.tell(&self.spec.key, || What::Acquired { fence, waited, pushed });
@@ -365,7 +369,7 @@ impl Drop for Bid {
         if !self.ended {
             self.end(Why::Cancelled);
         }
-        if self.stake == Stake::None {
+        if self.stake == Stake::None && !self.ambiguous {
             return;
         }
         let Spec { key, options, .. } = &*self.spec;

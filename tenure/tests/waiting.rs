@@ -268,3 +268,51 @@ async fn a_silent_store_costs_no_more_than_its_timeout() {
     let error = locks.mutex("a").build().unwrap().lock().timeout(ms(700)).await.unwrap_err();
     assert_eq!((error.kind(), start.elapsed()), (ErrorKind::Timeout, ms(950)));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_that_failed_in_one_way_after_the_other_leaves_nothing() {
+    let lasting = [Fault::LoseReply, Fault::Refuse, Fault::None];
+    for first in lasting {
+        for second in lasting {
+            let (locks, store) = client();
+            let lock = locks.mutex("a").ttl(ms(60_000)).build().unwrap();
+            store.fault(first);
+            let waiting = tokio::spawn(lock.lock().timeout(ms(500)).into_future());
+            run_ready().await;
+            store.fault(second);
+            let _ = waiting.await.unwrap();
+            store.fault(Fault::None);
+            tokio::time::sleep(ms(2_000)).await;
+            assert_eq!(crowd(&store, "a").await, (0, 0), "after {first:?} and {second:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_watchdog_a_hold_that_was_handed_over_lasts_for_its_ttl() {
+    let (ours, theirs, _store) = two_clients();
+    let guard = ours.mutex("a").build().unwrap().lock().await.unwrap();
+    let waiter = tokio::spawn(theirs.mutex("a").watchdog(false).build().unwrap().lock().into_future());
+    run_ready().await;
+    drop(guard);
+    let next = waiter.await.unwrap().unwrap();
+    assert!(next.remaining() > ms(29_000), "{:?}", next.remaining());
+    tokio::time::sleep(ms(29_000)).await;
+    assert!(next.is_held());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_when_the_client_is_closed_is_turned_away() {
+    let (ours, theirs, store) = two_clients();
+    let guard = ours.mutex("a").build().unwrap().lock().await.unwrap();
+    let waiters: Vec<_> =
+        (0..3).map(|_| tokio::spawn(theirs.mutex("a").build().unwrap().lock().into_future())).collect();
+    run_ready().await;
+    theirs.close().await;
+    for waiter in waiters {
+        assert_eq!(waiter.await.unwrap().unwrap_err().kind(), ErrorKind::Closed);
+    }
+    assert!(guard.is_held());
+    tokio::time::sleep(ms(10)).await;
+    assert_eq!(crowd(&store, "a").await, (1, 0));
+}

@@ -45,6 +45,8 @@ struct State {
     delay: Mutex<Duration>,
     hung: Mutex<Option<Key>>,
     sends: Mutex<Vec<Send>>,
+    /// Where the muted listen.
+    hub: Hub,
 }
 
 /// What was sent at once, whatever became of it.
@@ -72,6 +74,7 @@ impl Chaos {
             delay: Mutex::default(),
             hung: Mutex::default(),
             sends: Mutex::default(),
+            hub: Hub::new(),
         };
         Self { memory: Memory::with_env(env), state: Arc::new(state) }
     }
