@@ -42,6 +42,7 @@ pub(crate) struct Counts {
     pub(crate) lost: u64,
     pub(crate) refused_writes: u64,
     pub(crate) overlaps: u64,
+    pub(crate) handed_on: u64,
 }
 
 impl Counts {
@@ -51,6 +52,7 @@ impl Counts {
         self.lost += more.lost;
         self.refused_writes += more.refused_writes;
         self.overlaps += more.overlaps;
+        self.handed_on += more.handed_on;
     }
 }
 
@@ -143,6 +145,10 @@ impl History {
         }
     }
 
+    pub(crate) fn count(&self, count: impl FnOnce(&mut Counts)) {
+        count(&mut self.told().counts);
+    }
+
     pub(crate) fn has_failed(&self) -> bool {
         self.told().failure.is_some()
     }
@@ -196,6 +202,13 @@ impl History {
         told.locks[lock].abandoned = true;
         drop(told);
         self.gone(lock);
+    }
+
+    /// All clocks but the store's jump by that much next, and nobody can do anything meanwhile.
+    pub(crate) fn suspend(&self, time: Duration) {
+        for held in self.told().locks.iter_mut().flat_map(|lock| &mut lock.holds) {
+            held.over |= held.guard.upgrade().is_none_or(|guard| guard.remaining() <= time);
+        }
     }
 
     /// What the store has after an operation.

@@ -21,7 +21,7 @@ use rand::{RngExt, SeedableRng};
 use tenure::env::Env;
 use tenure::proto::{ClaimId, Grant, Inbox, Op, Reply};
 use tenure::store::{Hub, Memory, Push, Seen, Store, Traits, Watch};
-use tenure::{Error, ErrorKind, Key, Result};
+use tenure::{Error, ErrorKind, Key, Locks, Result};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -126,6 +126,12 @@ impl World {
         state.memory = Memory::with_env(self.0.env.clone());
         let State { memory, relays, .. } = &mut *state;
         relays.iter_mut().for_each(|relay| relay.from = memory.watch(&relay.key, relay.id));
+    }
+
+    /// Takes a lock away from whoever holds it, right at the store.
+    pub(crate) async fn break_lock(&self, lock: usize) {
+        let locks = Locks::builder(Arc::new(self.memory())).env(self.0.env.clone()).build().expect("valid");
+        locks.break_lock(&name_of_lock(lock)).await.expect("memory does not fail");
     }
 
     /// The store, as it is, and nobody waits there who does not wait here.

@@ -103,6 +103,7 @@ async fn close(scenario: Arc<Scenario>, history: Arc<History>, locks: Locks, pro
     locks.close().await;
     note!(history, "p{process} is closed");
     let metrics = locks.metrics();
+    history.count(|counts| counts.handed_on += metrics.handed_on);
     // A guard whose hold was lost is released all the same.
     let told =
         metrics.acquired <= metrics.released + metrics.handed_on + metrics.lost || scenario.weather >= Weather::Storm;

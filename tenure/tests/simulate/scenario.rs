@@ -17,7 +17,7 @@ pub(crate) enum Weather {
     Breeze,
     /// They get lost, double or very late, and processes are cut off, paused, suspended or killed, until it clears up.
     Storm,
-    /// As in a storm, and the store comes back empty, or its clock jumps: what the design assumes not to happen, or to
+    /// As in a storm, and the store comes back empty, its clock jumps, or locks are broken: what the design assumes not to happen, or to
     /// be met with fences.
     Disaster,
 }
@@ -60,6 +60,9 @@ pub(crate) struct Spec {
     pub(crate) watchdog: bool,
     pub(crate) interval: Option<Duration>,
     pub(crate) local_hand_off: bool,
+    pub(crate) max_hold: Option<Duration>,
+    /// So many retries, so far apart.
+    pub(crate) retry: Option<(usize, Duration)>,
     /// How many claims an owner may have.
     pub(crate) max: u32,
     /// The longest that it is held on purpose.
@@ -101,6 +104,8 @@ pub(crate) enum Happening {
     Kill { process: usize },
     /// The store cannot be reached, and comes back with what it had, or with nothing.
     Down { time: Duration, empty: bool },
+    /// Somebody takes a lock away from whoever holds it.
+    Break { lock: usize },
     /// The store's clock jumps, in µs.
     Jump { micros: i64 },
 }
@@ -189,7 +194,8 @@ impl Scenario {
 impl Process {
     fn draw(rng: &mut StdRng) -> Self {
         let owned = [0.0, 0.0, 0.5][rng.random_range(0..3)];
-        let tasks = (0..rng.random_range(1..=3)).map(|_| rng.random_bool(owned).then(|| rng.random_range(0..3)));
+        let many = if rng.random_bool(0.1) { 6 } else { 3 };
+        let tasks = (0..rng.random_range(1..=many)).map(|_| rng.random_bool(owned).then(|| rng.random_range(0..3)));
         let tasks = tasks.collect();
         Self { tasks, rounds: rng.random_range(1..=4), cancels: [0, 10, 50][rng.random_range(0..3)] }
     }
@@ -208,8 +214,10 @@ impl Spec {
         let watchdog = rng.random_bool(0.7);
         let interval = rng.random_bool(0.2).then(|| ttl.mul_f64(rng.random_range(0.2..0.6)));
         let memory = ms(1_000.0 * [1.0, 10.0, 60.0][rng.random_range(0..3)]);
+        let max_hold = rng.random_bool(0.1).then(|| hold.mul_f64(rng.random_range(0.3..1.2)));
+        let retry = rng.random_bool(0.1).then(|| (rng.random_range(0..4), hold.mul_f64(rng.random_range(0.1..2.0))));
         let (local_hand_off, max) = (rng.random_bool(0.7), rng.random_range(1..=4));
-        Self { kind, ttl, patience, op_timeout, memory, watchdog, interval, local_hand_off, max, hold }
+        Self { kind, ttl, patience, op_timeout, memory, watchdog, interval, local_hand_off, max_hold, retry, max, hold }
     }
 }
 
@@ -223,7 +231,7 @@ fn event(
     let after = ms(scale * rng.random_range(0.0..3.0));
     let process = rng.random_range(0..processes.len());
     let time = ms(scale * rng.random_range(0.1..4.0));
-    let kinds = if weather == Weather::Disaster { 12 } else { 8 };
+    let kinds = if weather == Weather::Disaster { 14 } else { 8 };
     let happening = match rng.random_range(0..kinds) {
         0..2 => Happening::Cut { process, time, loud: rng.random() },
         2..4 => Happening::Pause { process, time },
@@ -232,6 +240,7 @@ fn event(
         7 => Happening::Down { time, empty: false },
         // It takes a while to come back, so that its clock is ahead of the tokens it forgot.
         8..10 => Happening::Down { time: time.max(ms(20.0)), empty: true },
+        10..12 => Happening::Break { lock: rng.random_range(0..locks.len()) },
         _ => {
             // A lock remembers its last token for as long as its clock may be set back.
             let back = locks.iter().map(|lock| lock.memory.min(lock.ttl)).min().expect("a lock") / 6;

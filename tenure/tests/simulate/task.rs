@@ -96,6 +96,8 @@ impl Task {
         };
         let builder = builder.ttl(spec.ttl).patience(spec.patience).op_timeout(spec.op_timeout).meta("");
         let builder = builder.fence_memory(spec.memory).watchdog(spec.watchdog).local_hand_off(spec.local_hand_off);
+        let builder = if let Some(max) = spec.max_hold { builder.max_hold(max) } else { builder };
+        let builder = if let Some((times, gap)) = spec.retry { builder.retry(times, gap) } else { builder };
         let builder = if who.owner.is_some() { builder.reentrant(spec.max) } else { builder };
         let builder = if let Some(interval) = spec.interval { builder.watchdog_interval(interval) } else { builder };
         builder.build().expect("the options are valid")
@@ -156,7 +158,7 @@ impl Task {
                 asking.held(&guard);
                 return Some(guard);
             }
-            Some(Err(error)) => self.refused(&error, how),
+            Some(Err(error)) => self.refused(&error, how, spec),
             Some(Ok(None)) | None => {}
         }
         drop(asking);
@@ -174,11 +176,11 @@ impl Task {
     }
 
     /// Whether such an error may come in such a weather.
-    fn refused(&self, error: &Error, how: How) {
+    fn refused(&self, error: &Error, how: How, spec: &Spec) {
         note!(self.history, "p{} t{} was refused: {error}", self.process, self.task);
         let kind = error.kind();
         let expected = match kind {
-            ErrorKind::Timeout => matches!(how, How::Within(_)),
+            ErrorKind::Timeout => matches!(how, How::Within(_)) || (spec.retry.is_some() && !matches!(how, How::Try)),
             ErrorKind::Deadlock | ErrorKind::ReentryLimit => true,
             ErrorKind::NoReply | ErrorKind::Unavailable => self.scenario.weather >= Weather::Storm,
             _ => false,
@@ -188,8 +190,10 @@ impl Task {
 
     async fn hold(&mut self, spec: &Spec, who: Claimant, guard: &Arc<Guard>, depth: u32) {
         let time = self.some(spec.hold);
-        let end = Instant::now() + time;
+        let (begin, end) = (Instant::now(), Instant::now() + time);
         loop {
+            let overdue = spec.max_hold.is_some_and(|max| begin.elapsed() > max) && guard.is_held();
+            self.history.demand(!overdue, || format!("held for {:?}, longer than max_hold", begin.elapsed()));
             self.write(who, guard).await;
             let step = self.some(time / 3 + Duration::from_millis(2)).min(end - Instant::now());
             tokio::select! {
@@ -280,7 +284,10 @@ pub(crate) async fn happen(world: World, history: Arc<History>, scenario: Arc<Sc
         match *happening {
             Happening::Cut { process, time, loud } => world.cut(process, time, loud),
             Happening::Pause { process, time } => world.pause(process, time),
-            Happening::Suspend { time } => tokio::time::advance(time).await,
+            Happening::Suspend { time } => {
+                history.suspend(time);
+                tokio::time::advance(time).await;
+            }
             Happening::Kill { process } => {
                 world.kill(process);
                 kill(process);
@@ -292,6 +299,7 @@ pub(crate) async fn happen(world: World, history: Arc<History>, scenario: Arc<Sc
                     world.empty();
                 }
             }
+            Happening::Break { lock } => world.break_lock(lock).await,
             Happening::Jump { micros } => world.jump(micros),
         }
     }
