@@ -131,7 +131,9 @@ impl World {
     /// Takes a lock away from whoever holds it, right at the store.
     pub(crate) async fn break_lock(&self, lock: usize) {
         let locks = Locks::builder(Arc::new(self.memory())).env(self.0.env.clone()).build().expect("valid");
-        locks.break_lock(&name_of_lock(lock)).await.expect("memory does not fail");
+        let name = name_of_lock(lock);
+        locks.break_lock(&name).await.expect("memory does not fail");
+        self.after(&Key::new(name).expect("a name"));
     }
 
     /// The store, as it is, and nobody waits there who does not wait here.
@@ -234,11 +236,17 @@ impl World {
     }
 
     fn apply(&self, process: usize, key: &Key, op: &Op) -> Reply {
-        let (mut told, lock) = (Vec::new(), number_of(key));
+        let reply = self.memory().apply(key, op).now_or_never().expect("it does not wait").expect("it does not fail");
+        note!(self.0.history, "  p{process} lock {} {} ▶ {:?}", number_of(key), name_of(op), reply.outcome);
+        self.after(key);
+        reply
+    }
+
+    /// What follows from an operation: it goes into the history, and whoever was let in is told.
+    fn after(&self, key: &Key) {
+        let mut told = Vec::new();
         let mut state = self.state();
-        self.set_clock(&state);
         let State { memory, relays, .. } = &mut *state;
-        let reply = memory.apply(key, op).now_or_never().expect("it does not wait").expect("it does not fail");
         let seen = memory.read(key).now_or_never().expect("it does not wait").expect("it does not fail");
         relays.retain_mut(|relay| {
             let push = relay.from.next().now_or_never();
@@ -249,11 +257,9 @@ impl World {
             !relay.to.is_empty()
         });
         drop(state);
-        note!(self.0.history, "  p{process} lock {lock} {} ▶ {:?}", name_of(op), reply.outcome);
-        self.0.history.seen(lock, &seen.record);
+        self.0.history.seen(number_of(key), &seen.record);
         self.0.history.look();
         told.into_iter().for_each(|(process, hub, grant)| self.push(process, hub, grant));
-        reply
     }
 
     /// Brings a grant to its claimant, perhaps.

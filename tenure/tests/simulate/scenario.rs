@@ -117,10 +117,12 @@ impl Scenario {
         use Weather::*;
         let weather = [Calm, Calm, Breeze, Breeze, Storm, Storm, Storm, Disaster][rng.random_range(0..8)];
         let scale = 50.0 * 600_f64.powf(rng.random::<f64>());
-        let locks: Vec<_> = (0..rng.random_range(1..=2)).map(|_| Spec::draw(rng, scale)).collect();
+        let locks: Vec<_> = (0..rng.random_range(1..=2)).map(|_| Spec::draw(rng, weather, scale)).collect();
         let processes: Vec<_> = (0..rng.random_range(1..=4)).map(|_| Process::draw(rng)).collect();
         let shortest = locks.iter().flat_map(|lock| [lock.patience, lock.ttl, lock.op_timeout]).min().expect("a lock");
-        let most = (shortest.as_millis() as u64 / 12).clamp(1, 200);
+        // In good weather three attempts fit into any time limit.
+        let most = shortest.as_millis() as u64 / if weather >= Storm { 4 } else { 12 };
+        let most = most.clamp(1, 2_000);
         let delay = match weather {
             Calm => [(0, 0), (1, 1), (most, most)][rng.random_range(0..3)],
             _ => (0, rng.random_range(1..=most)),
@@ -202,15 +204,17 @@ impl Process {
 }
 
 impl Spec {
-    fn draw(rng: &mut StdRng, scale: f64) -> Self {
+    fn draw(rng: &mut StdRng, weather: Weather, scale: f64) -> Self {
         let kind = match rng.random_range(0..8) {
             0..4 => Kind::Mutex,
             4..6 => Kind::ReadWrite,
             _ => Kind::Semaphore(rng.random_range(2..=4)),
         };
+        // Long enough to see a storm through, or not.
+        let long = if weather >= Weather::Storm { 5.0 } else { 2.0 };
         let mut span = |from: f64, to: f64| ms((scale * rng.random_range(from..to)).max(12.0));
         let ttl = span(1.0, 2.0).max(ms(50.0));
-        let (patience, op_timeout, hold) = (span(0.3, 3.0), span(0.3, 3.0), span(0.05, 2.0));
+        let (patience, op_timeout, hold) = (span(0.3, 3.0), span(0.3, 3.0), span(0.05, long));
         let watchdog = rng.random_bool(0.7);
         let interval = rng.random_bool(0.2).then(|| ttl.mul_f64(rng.random_range(0.2..0.6)));
         let memory = ms(1_000.0 * [1.0, 10.0, 60.0][rng.random_range(0..3)]);

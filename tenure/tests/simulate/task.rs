@@ -182,6 +182,8 @@ impl Task {
         let expected = match kind {
             ErrorKind::Timeout => matches!(how, How::Within(_)) || (spec.retry.is_some() && !matches!(how, How::Try)),
             ErrorKind::Deadlock | ErrorKind::ReentryLimit => true,
+            // It was let in and broken before it knew.
+            ErrorKind::Lost => self.scenario.weather == Weather::Disaster,
             ErrorKind::NoReply | ErrorKind::Unavailable => self.scenario.weather >= Weather::Storm,
             _ => false,
         };
