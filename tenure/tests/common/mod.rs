@@ -24,6 +24,8 @@ pub enum Fault {
     LoseReply,
     /// Never answers, and never carries it out.
     Hang,
+    /// Answers that something else lies under the lock's name.
+    Foreign,
 }
 
 /// A memory store with faults. Each operation yields a few times before and after it is carried out, so that there are
@@ -40,14 +42,15 @@ struct State {
     yields: AtomicUsize,
     mute: AtomicBool,
     ops: Mutex<Vec<Op>>,
-    /// Where the muted listen.
-    hub: Hub,
     delay: Mutex<Duration>,
-    hung: Mutex<Option<Key>>,
+    hung: Mutex<Option<Named>>,
     sends: Mutex<Vec<Send>>,
     /// Where the muted listen.
     hub: Hub,
 }
+
+/// Which locks are meant, by name.
+pub type Named = fn(&str) -> bool;
 
 /// What was sent at once, whatever became of it.
 #[derive(Clone, Debug)]
@@ -70,7 +73,6 @@ impl Chaos {
             yields: AtomicUsize::new(0),
             mute: AtomicBool::new(false),
             ops: Mutex::default(),
-            hub: Hub::new(),
             delay: Mutex::default(),
             hung: Mutex::default(),
             sends: Mutex::default(),
@@ -92,9 +94,9 @@ impl Chaos {
         *self.state.delay.lock().unwrap() = delay;
     }
 
-    /// Never answers anything in which that lock is.
-    pub fn hang_on(&self, name: &str) {
-        *self.state.hung.lock().unwrap() = Some(Key::new(name).unwrap());
+    /// Never answers anything in which such a lock is.
+    pub fn hang_on(&self, names: Named) {
+        *self.state.hung.lock().unwrap() = Some(names);
     }
 
     /// What was sent, and forgets it.
@@ -126,11 +128,11 @@ impl Chaos {
         let (keys, sent) = ops.iter().map(|(key, op)| ((*key).clone(), (*op).clone())).unzip();
         let send = Send { at: tokio::time::Instant::now(), keys, ops: sent };
         self.state.sends.lock().unwrap().push(send);
-        let (delay, hung) = (*self.state.delay.lock().unwrap(), self.state.hung.lock().unwrap().clone());
+        let (delay, hung) = (*self.state.delay.lock().unwrap(), *self.state.hung.lock().unwrap());
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
         }
-        if ops.iter().any(|(key, _)| Some(*key) == hung.as_ref()) {
+        if hung.is_some_and(|hung| ops.iter().any(|(key, _)| hung(key.as_str()))) {
             std::future::pending::<()>().await;
         }
     }
@@ -143,6 +145,7 @@ impl Chaos {
         }
         match fault {
             Fault::Refuse => return Err(Error::new(ErrorKind::Unavailable, "the test refuses")),
+            Fault::Foreign => return Err(Error::new(ErrorKind::Foreign, "the test put something else there")),
             Fault::Hang => return std::future::pending().await,
             Fault::None | Fault::LoseReply => {}
         }

@@ -2,9 +2,9 @@
 //! over a network and a store on which nothing can be relied, under a paused clock. One seed decides everything.
 //!
 //! * `scenario.rs` is what is drawn from a seed, from calm weather to disaster;
-//! * `network.rs` lies between the clients and the store, which is the real [`Memory`](tenure::store::Memory);
+//! * `network.rs`, which a process reaches through its `wire.rs`, lies between the clients and the store, which is the real [`Memory`](tenure::store::Memory);
 //! * `task.rs` is what the tasks do, and what they check on the spot;
-//! * `history.rs` watches everything that happens;
+//! * `history.rs`, with what it knows of each `lock.rs` and of everyone who is `asking.rs`, watches all that happens;
 //! * `play.rs` plays a scenario to its end, and sees that nothing is left behind.
 //!
 //! What is checked, of any seed:
@@ -39,11 +39,14 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
+mod asking;
 mod history;
+mod lock;
 mod network;
 mod play;
 mod scenario;
 mod task;
+mod wire;
 
 use history::Counts;
 use play::{Played, play};

@@ -10,23 +10,22 @@
 //!
 //! A request that was sent arrives, if it does, whether its sender still waits for the reply or not.
 
-use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use futures_util::FutureExt;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tenure::env::Env;
 use tenure::proto::{ClaimId, Grant, Inbox, Op, Reply};
-use tenure::store::{Hub, Memory, Push, Seen, Store, Traits, Watch};
+use tenure::store::{Hub, Memory, Push, Store, Watch};
 use tenure::{Error, ErrorKind, Key, Locks, Result};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::history::{History, note};
 use crate::scenario::{Odds, Scenario};
+use crate::wire::{Wire, name_of, name_of_lock, number_of};
 
 #[derive(Clone)]
 pub(crate) struct World(Arc<Inner>);
@@ -97,6 +96,14 @@ impl World {
     /// The store as a process sees it.
     pub(crate) fn wire(&self, process: usize) -> Arc<dyn Store> {
         Arc::new(Wire { world: self.clone(), process })
+    }
+
+    /// Listens for a claim of a process.
+    pub(crate) fn watch(&self, process: usize, key: &Key, id: ClaimId) -> Watch {
+        let (to, mut state) = (Hub::new(), self.state());
+        let (from, watch) = (state.memory.watch(key, id), to.watch(id));
+        state.relays.push(Relay { process, key: key.clone(), id, from, to });
+        watch
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -184,7 +191,8 @@ impl World {
         (link.dead || link.cut_until > Instant::now()).then_some(link.loud && !link.dead)
     }
 
-    async fn send(&self, process: usize, ops: Arc<[(Key, Op)]>) -> Result<Vec<Reply>> {
+    /// Sends a request and waits for its answer.
+    pub(crate) async fn send(&self, process: usize, ops: Arc<[(Key, Op)]>) -> Result<Vec<Reply>> {
         self.running(process).await;
         let trip = self.trip();
         let cut = self.is_cut(process);
@@ -290,74 +298,5 @@ impl World {
     fn set_clock(&self, state: &State) {
         let drift = self.0.start.elapsed().as_micros() as i64 * self.0.scenario.drift / 1_000_000;
         self.0.env.skew(drift + state.jumped);
-    }
-}
-
-/// The store as a process sees it.
-struct Wire {
-    world: World,
-    process: usize,
-}
-
-impl fmt::Debug for Wire {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Wire {{ process: {} }}", self.process)
-    }
-}
-
-#[async_trait]
-impl Store for Wire {
-    async fn apply(&self, key: &Key, op: &Op) -> Result<Reply> {
-        let replies = self.world.send(self.process, Arc::new([(key.clone(), op.clone())])).await?;
-        Ok(replies[0])
-    }
-
-    async fn apply_many(&self, ops: &[(Key, Op)]) -> Vec<Result<Reply>> {
-        match self.world.send(self.process, ops.into()).await {
-            Ok(replies) => replies.into_iter().map(Ok).collect(),
-            Err(error) => ops.iter().map(|_| Err(error.clone())).collect(),
-        }
-    }
-
-    fn watch(&self, key: &Key, id: ClaimId) -> Watch {
-        let (to, mut state) = (Hub::new(), self.world.state());
-        let (from, watch) = (state.memory.watch(key, id), to.watch(id));
-        state.relays.push(Relay { process: self.process, key: key.clone(), id, from, to });
-        watch
-    }
-
-    async fn read(&self, key: &Key) -> Result<Seen> {
-        self.world.memory().read(key).await
-    }
-
-    async fn scan(&self) -> Result<Vec<Key>> {
-        self.world.memory().scan().await
-    }
-
-    async fn ping(&self) -> Result<()> {
-        Ok(())
-    }
-
-    fn traits(&self) -> Traits {
-        self.world.memory().traits()
-    }
-}
-
-/// The name of a lock, and the lock of a name.
-pub(crate) fn name_of_lock(lock: usize) -> String {
-    lock.to_string()
-}
-
-fn number_of(key: &Key) -> usize {
-    key.as_str().parse().expect("locks are called by their numbers")
-}
-
-fn name_of(op: &Op) -> String {
-    let id = op.id().to_string();
-    let id = &id[..6];
-    match op {
-        Op::Acquire(acquire) => format!("Acquire {id} for {:?}, patience {:?}", acquire.ttl, acquire.patience),
-        Op::Renew(renew) => format!("Renew {id} for {:?}", renew.ttl),
-        Op::Release(release) => format!("Release {id}, buried for {:?}", release.bury),
     }
 }

@@ -11,9 +11,10 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use crate::history::{Counts, History, note};
-use crate::network::{World, name_of_lock};
-use crate::scenario::{Scenario, Weather};
-use crate::task::{Task, happen};
+use crate::network::World;
+use crate::scenario::{Happening, Scenario, Weather};
+use crate::task::Task;
+use crate::wire::name_of_lock;
 
 /// What came of a seed.
 pub(crate) struct Played {
@@ -128,4 +129,33 @@ async fn nothing_is_left(scenario: &Scenario, history: &History, world: &World) 
         .await;
     let names = world.memory().scan().await.expect("memory does not fail");
     history.demand(names.is_empty(), || format!("the store remembers {names:?} for ever"));
+}
+
+/// What happens to all: the script of the scenario.
+async fn happen(world: World, history: Arc<History>, scenario: Arc<Scenario>, kill: impl Fn(usize)) {
+    for (after, happening) in &scenario.events {
+        sleep(*after).await;
+        note!(history, "{happening:?}");
+        match *happening {
+            Happening::Cut { process, time, loud } => world.cut(process, time, loud),
+            Happening::Pause { process, time } => world.pause(process, time),
+            Happening::Suspend { time } => {
+                history.suspend(time);
+                tokio::time::advance(time).await;
+            }
+            Happening::Kill { process } => {
+                world.kill(process);
+                kill(process);
+            }
+            Happening::Down { time, empty } => {
+                (0..scenario.processes.len()).for_each(|process| world.cut(process, time, true));
+                sleep(time).await;
+                if empty {
+                    world.empty();
+                }
+            }
+            Happening::Break { lock } => world.break_lock(lock).await,
+            Happening::Jump { micros } => world.jump(micros),
+        }
+    }
 }

@@ -255,6 +255,12 @@ fn event(
     (after, happening)
 }
 
+impl Kind {
+    pub(crate) fn limit(self) -> u32 {
+        if let Kind::Semaphore(limit) = self { limit } else { u32::MAX }
+    }
+}
+
 pub(crate) fn ms(millis: f64) -> Duration {
     Duration::from_millis(millis as u64)
 }

@@ -13,9 +13,11 @@ use rand::{RngExt, SeedableRng};
 use tenure::{Error, ErrorKind, Guard, Lock, Locks, Result};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::history::{Claimant, History, note};
-use crate::network::{World, name_of_lock};
-use crate::scenario::{Happening, Kind, Scenario, Spec, Weather};
+use crate::history::{History, note};
+use crate::lock::Claimant;
+use crate::network::World;
+use crate::scenario::{Kind, Scenario, Spec, Weather};
+use crate::wire::name_of_lock;
 
 /// How late a paused clock's timers are at most.
 const TICKS: Duration = Duration::from_millis(3);
@@ -274,35 +276,6 @@ impl Task {
             Some(Err(error)) => {
                 self.history.demand(error.is_transient() && !calm, || format!("a release ended with {error:?}"));
             }
-        }
-    }
-}
-
-/// What happens to all: the script of the scenario.
-pub(crate) async fn happen(world: World, history: Arc<History>, scenario: Arc<Scenario>, kill: impl Fn(usize)) {
-    for (after, happening) in &scenario.events {
-        sleep(*after).await;
-        note!(history, "{happening:?}");
-        match *happening {
-            Happening::Cut { process, time, loud } => world.cut(process, time, loud),
-            Happening::Pause { process, time } => world.pause(process, time),
-            Happening::Suspend { time } => {
-                history.suspend(time);
-                tokio::time::advance(time).await;
-            }
-            Happening::Kill { process } => {
-                world.kill(process);
-                kill(process);
-            }
-            Happening::Down { time, empty } => {
-                (0..scenario.processes.len()).for_each(|process| world.cut(process, time, true));
-                sleep(time).await;
-                if empty {
-                    world.empty();
-                }
-            }
-            Happening::Break { lock } => world.break_lock(lock).await,
-            Happening::Jump { micros } => world.jump(micros),
         }
     }
 }
