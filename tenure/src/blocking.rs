@@ -159,6 +159,11 @@ impl Guard {
         self.guard.fence()
     }
 
+    /// Whether it is less than a hold on its lock; see [`crate::Guard::is_degraded`].
+    pub fn is_degraded(&self) -> bool {
+        self.guard.is_degraded()
+    }
+
     /// What is known about the hold without asking the store.
     pub fn info(&self) -> HoldInfo {
         self.guard.info()

@@ -100,7 +100,6 @@ impl Env {
     }
 
     /// Sleeps for `duration`, to the millisecond.
-    #[cfg(any(feature = "redis", feature = "conformance"))]
     pub(crate) async fn sleep(&self, duration: Duration) {
         self.sleep_until(self.now() + duration).await;
     }

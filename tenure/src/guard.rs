@@ -8,11 +8,12 @@ use std::time::{Duration, SystemTime};
 use crate::client::Client;
 use crate::env::Moment;
 use crate::error::{Error, ErrorKind, Result};
+use crate::event::What;
 use crate::hold::{Fence, Hold, HoldState, Loss};
 use crate::info::{Meta, time};
-use crate::keeper::Attempt;
 use crate::line::Place;
 use crate::proto::{ClaimId, Op, Outcome, Release, Was};
+use crate::renewal::Attempt;
 
 /// A hold on a lock. It is renewed in the background for as long as the guard lives, unless the watchdog is off.
 ///
@@ -47,9 +48,21 @@ use crate::proto::{ClaimId, Op, Outcome, Release, Was};
 pub struct Guard {
     hold: Arc<Hold>,
     client: Arc<Client>,
+    standing: Standing,
     /// Its place in the line of this process.
     place: Option<Place>,
     released: bool,
+}
+
+/// What a guard stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// A hold on its lock; without a fence, one at the secondary of a fallback store.
+    Lock,
+    /// A hold on another lock, which the user's handler named.
+    Another,
+    /// Nothing.
+    Unlocked,
 }
 
 /// What a holder knows about its hold without asking the store.
@@ -73,7 +86,20 @@ impl Guard {
         if let Some(place) = &place {
             place.holds(&hold);
         }
-        Self { hold, client, place, released: false }
+        Self { hold, client, standing: Standing::Lock, place, released: false }
+    }
+
+    /// A guard that stands for no lock, of a hold that the keeper knows nothing of.
+    pub(crate) fn unlocked(hold: Arc<Hold>, client: Arc<Client>) -> Self {
+        Self { hold, client, standing: Standing::Unlocked, place: None, released: false }
+    }
+
+    /// The same hold, taken instead of another one.
+    pub(crate) fn into_degraded(mut self) -> Self {
+        if self.standing == Standing::Lock {
+            self.standing = Standing::Another;
+        }
+        self
     }
 
     /// The lock's name.
@@ -82,8 +108,21 @@ impl Guard {
     }
 
     /// The token to pass with every write to what the lock protects.
+    ///
+    /// [`Fence::NONE`] where it is [degraded](Self::is_degraded).
     pub fn fence(&self) -> Fence {
-        self.hold.fence
+        if self.standing == Standing::Lock { self.hold.fence } else { Fence::NONE }
+    }
+
+    /// Whether it is less than a hold on its lock, because the store failed: one at the secondary of a
+    /// [`Fallback`](crate::store::Fallback), or what a [fallback](crate::LockBuilder::fallback) handler allowed.
+    ///
+    /// **Somebody else may hold the lock at the same time.** A resource that checks fences refuses what is done under
+    /// it; where nothing checks, do only what may be done twice.
+    ///
+    /// One that stands for no lock at all counts as held, is never lost, and its release says that nothing was held.
+    pub fn is_degraded(&self) -> bool {
+        self.fence() == Fence::NONE
     }
 
     /// Names this acquisition.
@@ -121,6 +160,7 @@ impl Guard {
     pub fn remaining(&self) -> Duration {
         match self.hold.loss() {
             Some(_) => Duration::ZERO,
+            None if self.standing == Standing::Unlocked => self.hold.ttl,
             None => self.hold.deadline() - self.client.core.env.now(),
         }
     }
@@ -164,6 +204,9 @@ impl Guard {
     ///
     /// A renewal that was sent may still be carried out.
     pub async fn refresh(&self) -> Result<()> {
+        if self.standing == Standing::Unlocked {
+            return Ok(());
+        }
         let (hold, core, keeper) = (&self.hold, &self.client.core, &self.client.keeper);
         if !self.is_held() {
             return Err(self.lost_error(hold.loss().unwrap_or(hold.loss_by_time())));
@@ -191,6 +234,9 @@ impl Guard {
     ///
     /// When the future is dropped, the release goes on in the background.
     pub async fn release(mut self) -> Result<bool> {
+        if self.standing == Standing::Unlocked {
+            return Ok(false);
+        }
         if self.hand_on() {
             return Ok(true);
         }
@@ -232,7 +278,10 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        if !self.released && !self.hand_on() {
+        if self.standing == Standing::Unlocked {
+            let held = self.held_for();
+            self.client.core.tell(&self.hold.key, || What::Released { held, was_ours: false });
+        } else if !self.released && !self.hand_on() {
             self.client.keeper.release(&self.hold);
         }
     }

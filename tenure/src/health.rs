@@ -226,6 +226,16 @@ mod tests {
     }
 
     #[test]
+    fn a_request_that_was_given_up_counts_as_one_that_took_as_long() {
+        let vitals = Vitals::default();
+        vitals.answered(at(0), at(0));
+        vitals.failed(at(0), at(800), true);
+        assert_eq!(vitals.pulse().attempt, 900 * MS, "800/8 and four times 800/4");
+        vitals.failed(at(800), at(801), false);
+        assert_eq!(vitals.pulse().attempt, 900 * MS, "a refusal says nothing about round trips");
+    }
+
+    #[test]
     fn what_was_under_way_together_is_one_sample() {
         let vitals = Vitals::default();
         vitals.answered(at(0), at(1));

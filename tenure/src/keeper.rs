@@ -27,19 +27,13 @@ use crate::agenda::{Agenda, Item, Parting};
 use crate::client::Core;
 use crate::env::{self, Moment};
 use crate::error::Result;
-use crate::event::What;
-use crate::health::Pulse;
-use crate::hold::{Fence, Granted, Hold, Loss, Watchdog, certain_until};
-use crate::line::Contact;
+use crate::hold::{Fence, Granted, Hold, Loss};
 use crate::lock::Spec;
-use crate::proto::{Op, Outcome, Renew, Reply};
+use crate::proto::Reply;
+use crate::renewal::{Attempt, batches};
 
 /// How many operations go into one `apply_many`: enough to spare the store, few enough not to hold it up.
 pub(crate) const BATCH: usize = 100;
-/// How long after a failure a renewal is tried again: a quarter of what remains, within these.
-const RETRY_LEAST: Duration = Duration::from_millis(5);
-const RETRY_MOST: Duration = Duration::from_secs(1);
-
 #[derive(Debug)]
 pub(crate) struct Keeper {
     shared: Arc<Shared>,
@@ -169,26 +163,6 @@ impl Drop for Keeper {
     }
 }
 
-/// One attempt to renew a hold.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Attempt {
-    sent: Moment,
-    /// What was asked for.
-    lease: Duration,
-    /// Until when the hold was certain before.
-    before: Moment,
-}
-
-impl Attempt {
-    pub(crate) fn new(hold: &Hold, sent: Moment) -> Self {
-        Self { sent, lease: hold.lease_from(sent), before: hold.deadline() }
-    }
-
-    pub(crate) fn op(self, hold: &Hold) -> Op {
-        Op::Renew(Renew { id: hold.id, ttl: self.lease, fence: hold.fence.get() })
-    }
-}
-
 impl Shared {
     pub(crate) fn agenda(&self) -> MutexGuard<'_, Agenda> {
         self.agenda.lock().unwrap_or_else(PoisonError::into_inner)
@@ -253,97 +227,15 @@ impl Shared {
         Some(agenda.wakes_at)
     }
 
-    async fn renew(self: &Arc<Self>, batch: Vec<Arc<Hold>>, pulse: Pulse) {
-        let sent = self.core.env.now();
-        let limit = batch.iter().map(|hold| limit(hold, pulse, sent)).min().unwrap_or_default();
-        let attempts: Vec<_> = batch.into_iter().map(|hold| (Attempt::new(&hold, sent), hold)).collect();
-        if let [(attempt, hold)] = &attempts[..] {
-            // A store may gather what comes apart; what comes together it answers together.
-            let reply = self.core.apply(&hold.key, &attempt.op(hold), limit).await;
-            return self.renewed(hold, *attempt, reply);
-        }
-        let ops: Vec<_> = attempts.iter().map(|(attempt, hold)| (hold.key.clone(), attempt.op(hold))).collect();
-        let replies = self.core.apply_many(&ops, limit).await;
-        for ((attempt, hold), reply) in attempts.iter().zip(replies) {
-            self.renewed(hold, *attempt, reply);
-        }
-    }
-
-    fn renewed(self: &Arc<Self>, hold: &Arc<Hold>, attempt: Attempt, reply: Result<Reply>) {
-        let now = self.core.env.now();
-        let mut agenda = self.agenda();
-        if hold.is_over() {
-            return;
-        }
-        if let Ok(Reply { outcome: Outcome::Held { waiting, .. }, now: clock }) = reply {
-            hold.heard(Contact { now: clock, at: now, waiting });
-        }
-        match reply.map(|reply| reply.outcome) {
-            Ok(Outcome::Held { .. }) if hold.extend(certain_until(attempt.sent, attempt.lease), now) => {
-                agenda.remove(hold);
-                let interval = hold.interval(self.core.vitals.pulse());
-                let due = interval.map_or(hold.deadline(), |interval| attempt.sent + interval);
-                self.enter(agenda, due, Item::Hold(hold.clone()));
-                self.core.counters.renewals.fetch_add(1, Relaxed);
-                self.core.tell(&hold.key, || What::Renewed { remaining: hold.deadline() - now });
-            }
-            Ok(Outcome::Held { .. }) => {}
-            Ok(_) => {
-                drop(agenda);
-                self.lose(hold, Loss::Gone);
-            }
-            // Another renewal came through meanwhile, so that this one is no news.
-            Err(_) if hold.deadline() > attempt.before => {}
-            Err(error) => {
-                let left = hold.deadline() - now;
-                if hold.watchdog != Watchdog::Off {
-                    agenda.remove(hold);
-                    let retry = now + self.core.env.jitter((left / 4).clamp(RETRY_LEAST, RETRY_MOST));
-                    let retry = retry.min(hold.deadline());
-                    self.enter(agenda, retry, Item::Hold(hold.clone()));
-                } else {
-                    drop(agenda);
-                }
-                if hold.suspect() {
-                    self.core.tell(&hold.key, || What::Suspect { remaining: left, error: error.to_string() });
-                }
-            }
-        }
-    }
-
     fn lose_by_time(self: &Arc<Self>, hold: &Hold) {
         self.lose(hold, hold.loss_by_time());
     }
 
     /// Declares a hold lost, and releases it where that is for us to do.
-    fn lose(self: &Arc<Self>, hold: &Hold, loss: Loss) {
+    pub(crate) fn lose(self: &Arc<Self>, hold: &Hold, loss: Loss) {
         self.agenda().remove(hold);
         if self.core.lose(hold, loss) && loss == Loss::MaxHold {
             self.release(hold, None);
         }
     }
-}
-
-fn limit(hold: &Hold, pulse: Pulse, now: Moment) -> Duration {
-    pulse.limit(hold.deadline() - now, hold.failures(), hold.op_timeout)
-}
-
-/// What is sent together, and shares a time limit: a hundred at the most, none of which may wait for twice as long as
-/// another. A renewal that failed is tried again with ten at the most, and then alone, for it may be the fault of one of
-/// them, or of one of several nodes that the store has.
-fn batches(holds: &[Arc<Hold>], pulse: Pulse, now: Moment) -> Vec<Vec<Arc<Hold>>> {
-    let mut batches: Vec<Vec<Arc<Hold>>> = Vec::new();
-    let (mut size, mut longest) = (0, Duration::ZERO);
-    for hold in holds {
-        let most = [BATCH, 10, 1][usize::from(hold.failures().min(2))];
-        let limit = limit(hold, pulse, now);
-        match batches.last_mut() {
-            Some(batch) if most == size && batch.len() < size && limit <= longest => batch.push(hold.clone()),
-            _ => {
-                (size, longest) = (most, 2 * limit);
-                batches.push(vec![hold.clone()]);
-            }
-        }
-    }
-    batches
 }

@@ -9,7 +9,7 @@
 //! let guard = lock.lock().await?;
 //! // Pass the token with every write, so that the resource can refuse a holder that came too late.
 //! let fence = guard.fence();
-//! // The work is dropped if the hold is lost: before anyone else can have it.
+//! // The work is dropped when the hold is no longer certain.
 //! guard.protect(async { println!("paying under {fence}") }).await?;
 //! guard.release().await?;
 //! # Ok(())
@@ -29,6 +29,7 @@ pub mod blocking;
 mod client;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+mod degrade;
 pub mod env;
 mod error;
 mod event;
@@ -47,11 +48,13 @@ mod options;
 mod pace;
 mod parting;
 pub mod proto;
+mod renewal;
 pub mod store;
 mod waiting;
 
+pub use degrade::Instead;
 pub use error::{Error, ErrorKind, Result};
-pub use event::{Event, Events, What, Why};
+pub use event::{Degradation, Event, Events, What, Why};
 pub use guard::{Guard, HoldInfo};
 pub use health::NodeHealth;
 pub use hold::{Fence, HoldState, Loss};

@@ -7,13 +7,14 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::client::Client;
+use crate::degrade;
 use crate::error::{Error, ErrorKind, Result};
 use crate::guard::Guard;
 use crate::info::{LockInfo, Meta};
 use crate::key::Key;
 use crate::options::{Options, invalid, option_setters};
 use crate::proto::{Claim, ClaimId, Owner, Refusal};
-use crate::waiting::{Acquiring, Bid};
+use crate::waiting::Acquiring;
 
 /// How many claims an owner may have where nothing else was said.
 const REENTRANT: u32 = 16;
@@ -70,7 +71,7 @@ impl Lock {
     /// When the future is dropped, whatever the store did is undone in the background.
     pub async fn try_lock(&self) -> Result<Option<Guard>> {
         self.client.check_open()?;
-        Bid::new(self.spec.clone(), self.client.clone()).once().await
+        degrade::try_lock(&self.spec, &self.client).await
     }
 
     /// Waits until the lock is granted; [`Acquiring::timeout`] bounds the wait.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::degrade::Handler;
 use crate::error::{Error, ErrorKind, Result};
 use crate::hold::certain_for;
 
@@ -24,6 +25,7 @@ pub(crate) struct Options {
     pub(crate) op_timeout: Duration,
     pub(crate) purpose: Option<String>,
     pub(crate) meta: Option<Bytes>,
+    pub(crate) fallback: Option<Handler>,
 }
 
 impl Default for Options {
@@ -41,6 +43,7 @@ impl Default for Options {
             op_timeout: Duration::from_secs(2),
             purpose: None,
             meta: None,
+            fallback: None,
         }
     }
 }
@@ -101,7 +104,7 @@ impl Options {
     }
 }
 
-fn within(name: &str, value: Duration, (least, most): (Duration, Duration)) -> Result<()> {
+pub(crate) fn within(name: &str, value: Duration, (least, most): (Duration, Duration)) -> Result<()> {
     if value < least || value > most {
         return Err(invalid(format!("{name} of {value:?} is out of range: give {least:?} to {most:?}")));
     }
@@ -231,6 +234,41 @@ macro_rules! option_setters {
         /// Metadata of one's own that others see, at most 1 KiB, instead of host, pid and purpose.
         pub fn meta(mut self, meta: impl Into<bytes::Bytes>) -> Self {
             self.options.meta = Some(meta.into());
+            self
+        }
+
+        /// What to do when the store fails an acquisition, after all its retries: fail with the error, which is the
+        /// default, go on without a lock, or take another one. The handler is told the lock's name and the error.
+        ///
+        /// It is not asked where the lock was busy or the claim was refused: that is an answer, no failure. What it
+        /// lets happen is told as [`What::Degraded`](crate::What::Degraded), counted as
+        /// [`Metrics::degraded`](crate::Metrics::degraded), and known to the
+        /// [guard](crate::Guard::is_degraded). The next acquisition asks the store again.
+        ///
+        /// ```
+        /// # #[tokio::main(flavor = "current_thread")]
+        /// # async fn main() -> tenure::Result<()> {
+        /// use std::sync::Arc;
+        /// use tenure::Instead;
+        /// use tenure::store::Memory;
+        ///
+        /// let here = tenure::open("memory:").await?;
+        /// let locks = tenure::Locks::builder(Arc::new(Memory::new()))
+        ///     .fallback(move |name, error| {
+        ///         eprintln!("{name}: {error}");
+        ///         here.mutex(name).build().map_or(Instead::Fail, Instead::Lock)
+        ///     })
+        ///     .build()?;
+        /// # let guard = locks.mutex("a").build()?.lock().await?;
+        /// # assert!(!guard.is_degraded());
+        /// # Ok(())
+        /// # }
+        /// ```
+        pub fn fallback(
+            mut self,
+            handler: impl Fn(&str, &crate::Error) -> crate::Instead + Send + Sync + 'static,
+        ) -> Self {
+            self.options.fallback = Some(crate::degrade::Handler(std::sync::Arc::new(handler)));
             self
         }
     };

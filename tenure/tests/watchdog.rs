@@ -9,7 +9,7 @@ use std::time::Duration;
 use common::{Chaos, Fault, client, crowd, ms, run_ready};
 use tenure::proto::Op;
 use tenure::{Guard, HoldState, Locks, Loss, What};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 async fn hold(locks: &Locks, name: &str, ttl: Duration) -> Guard {
     locks.mutex(name).ttl(ttl).build().unwrap().lock().await.unwrap()
@@ -108,10 +108,10 @@ async fn a_lock_that_the_store_hangs_on_takes_no_other_with_it() {
     }
     let other = locks.mutex("of-another-batch").ttl(ms(3_000)).watchdog_interval(ms(600)).build().unwrap();
     let other = other.lock().await.unwrap();
-    store.hang_on("lock-7");
+    store.hang_on(|name| name == "lock-7");
     let mut events = locks.events();
     assert_eq!(guards[7].lost().await, Loss::Expired);
-    while let Ok(Some(event)) = tokio::time::timeout(ms(0), events.recv()).await {
+    while let Ok(Some(event)) = timeout(ms(0), events.recv()).await {
         assert!(event.name.as_str() != other.name() || matches!(event.what, What::Renewed { .. }), "{event}");
     }
     drop(guards.remove(7));
@@ -119,6 +119,21 @@ async fn a_lock_that_the_store_hangs_on_takes_no_other_with_it() {
         sleep(ms(500)).await;
         assert!(guards.iter().all(Guard::is_held));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_dead_node_of_five_takes_no_lock_of_the_others_with_it() {
+    let (locks, store) = client();
+    let mut guards = Vec::new();
+    for n in 0..3_000 {
+        guards.push(hold(&locks, &format!("lock-{n}"), ms(3_000)).await);
+    }
+    store.hang_on(|name| name.ends_with(['3', '8']));
+    sleep(ms(10_000)).await;
+    let (dead, alive): (Vec<_>, Vec<_>) = guards.iter().partition(|guard| guard.name().ends_with(['3', '8']));
+    assert_eq!((dead.len(), alive.len()), (600, 2_400));
+    assert_eq!(alive.iter().filter(|guard| !guard.is_held()).count(), 0);
+    assert!(!dead.iter().any(|guard| guard.is_held()));
 }
 
 #[tokio::test(start_paused = true)]
@@ -177,6 +192,21 @@ async fn a_refresh_counts_as_a_renewal() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_renewal_that_fails_after_a_later_one_came_through_is_no_news() {
+    let (locks, store) = client();
+    let guard = hold(&locks, "a", ms(3_000)).await;
+    store.fault(Fault::Hang);
+    sleep(ms(1_100)).await;
+    store.fault(Fault::None);
+    guard.refresh().await.unwrap();
+    let mut events = locks.events();
+    // Within this the one that hangs is given up.
+    sleep(ms(900)).await;
+    assert_eq!(guard.state(), HoldState::Held);
+    assert!(timeout(ms(0), events.recv()).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_refresh_keeps_a_hold_without_a_watchdog_and_its_loss_is_told_by_the_new_deadline() {
     let (locks, store) = client();
     let guard = locks.mutex("a").ttl(ms(1_000)).watchdog(false).build().unwrap().lock().await.unwrap();
@@ -211,7 +241,7 @@ async fn a_hold_ends_at_max_hold_and_is_released_in_the_store() {
         assert_eq!(store.take_ops(), [], "it is released once");
         assert!(next.is_held() && next.release().await.unwrap());
         let mut told = Vec::new();
-        while let Ok(Some(event)) = tokio::time::timeout(ms(0), events.recv()).await {
+        while let Ok(Some(event)) = timeout(ms(0), events.recv()).await {
             told.push(event.what);
         }
         told.retain(|what| !matches!(what, What::Renewed { .. } | What::Acquired { .. }));
@@ -255,7 +285,7 @@ async fn health_tells_how_the_node_fares_and_events_when_that_turns() {
 
     let mut events = locks.events();
     let mut turns = async || loop {
-        let event = events.recv().await.unwrap();
+        let event = timeout(ms(60_000), events.recv()).await.expect("it turns").unwrap();
         if matches!(event.what, What::NodeDown { .. } | What::NodeUp) {
             return event.to_string();
         }

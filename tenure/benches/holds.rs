@@ -1,0 +1,111 @@
+//! What it takes to hold 100,000 locks in one process on one Redis: whether any is lost, what their renewals cost the
+//! server and this process, and the memory.
+//!
+//! By default a short run: a ttl of 6 s, for 30 s. `FULL=1 cargo bench --bench holds` takes a ttl of 30 s and five minutes.
+
+#![allow(clippy::disallowed_methods, reason = "benchmarks live in real time")]
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, atomic::AtomicUsize};
+use std::time::{Duration, Instant};
+
+use redis::{ConnectionLike, Pipeline};
+use tenure::proto::{Op, Renew};
+use tenure::store::redis_script::{self as script, Call};
+use tenure::{Guard, Locks};
+use testkit::Redis;
+use testkit::bench::{Limit, Stopwatch, figure, median, resident_bytes};
+
+const HOLDS: usize = 100_000;
+/// How many are acquired at the same time.
+const TASKS: usize = 64;
+/// The ttl that the limit on this process's CPU is for.
+const USUAL: Duration = Duration::from_secs(30);
+
+fn main() {
+    let full = std::env::var_os("FULL").is_some();
+    let (ttl, time) = if full { (USUAL, 300) } else { (Duration::from_secs(6), 30) };
+    let server = Redis::start();
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.worker_threads(1).enable_all().build().expect("a runtime can be built");
+    runtime.block_on(run(&server, ttl, Duration::from_secs(time)));
+}
+
+async fn run(server: &Redis, ttl: Duration, time: Duration) {
+    let locks = tenure::open(&server.url()).await.expect("the server can be connected to");
+    let before = resident_bytes();
+    let guards = acquire(&locks, ttl).await;
+    let each = (resident_bytes() - before) as f64 / HOLDS as f64;
+    figure("memory of a hold that is kept, KiB", each / 1024.0, Limit::AtMost(1.0), &format!("{each:.0} bytes"));
+
+    // One round of renewals passes first, so that all are as they will be.
+    tokio::time::sleep(ttl).await;
+    let (stopwatch, server_before, renewed) = (Stopwatch::start(), server.cpu_micros(), locks.metrics().renewals);
+    tokio::time::sleep(time).await;
+    let (cost, server_cost) = (stopwatch.stop(), (server.cpu_micros() - server_before) as f64);
+    let renewed = (locks.metrics().renewals - renewed) as f64;
+    let lost = guards.iter().filter(|guard| !guard.is_held()).count();
+    let health = locks.health().remove(0);
+    println!("{renewed} renewals in {time:?}, {lost} holds lost; {health:?}");
+    assert_eq!((lost, locks.metrics().lost, health.holds), (0, 0, HOLDS), "none is lost");
+
+    let ids: Vec<_> = guards.iter().map(|guard| (guard.name().to_owned(), guard.id())).collect();
+    let single = single_renewals(server, &ids, ttl);
+    let ours = server_cost / renewed;
+    let absolutes = format!("{ours:.2} against {single:.2} µs of the server's CPU each");
+    figure("renewals against single pipelined ones", ours / single, Limit::AtMost(0.5), &absolutes);
+    let share = cost.cpu / cost.time;
+    let usual = share * ttl.as_secs_f64() / USUAL.as_secs_f64();
+    let absolutes = format!("{:.1} % at a ttl of {ttl:?}, {:.2} µs a renewal", 100.0 * share, cost.cpu / renewed);
+    figure("CPU of this process at a ttl of 30 s, share of a core", usual, Limit::AtMost(0.1), &absolutes);
+    let start = Instant::now();
+    drop(guards);
+    locks.close().await;
+    println!("all were dropped and released within {:?}", start.elapsed());
+}
+
+async fn acquire(locks: &Locks, ttl: Duration) -> Vec<Guard> {
+    let next = Arc::new(AtomicUsize::new(0));
+    let tasks: Vec<_> = (0..TASKS)
+        .map(|_| {
+            let (locks, next) = (locks.clone(), next.clone());
+            tokio::spawn(async move {
+                let mut guards = Vec::with_capacity(HOLDS / TASKS);
+                loop {
+                    let n = next.fetch_add(1, Relaxed);
+                    if n >= HOLDS {
+                        return guards;
+                    }
+                    let lock = locks.mutex(format!("held {n}")).ttl(ttl).build().expect("it is a name");
+                    guards.push(lock.lock().await.expect("the server answers"));
+                }
+            })
+        })
+        .collect();
+    let mut guards = Vec::with_capacity(HOLDS);
+    for task in tasks {
+        guards.extend(task.await.expect("no task panics"));
+    }
+    guards
+}
+
+/// What one renewal costs the server if each is a call of its own, pipelined: microseconds of its CPU.
+fn single_renewals(server: &Redis, ids: &[(String, tenure::proto::ClaimId)], ttl: Duration) -> f64 {
+    let client = redis::Client::open(server.url()).expect("its address is a URL");
+    let mut connection = client.get_connection().expect("the server can be connected to");
+    let costs = ids.chunks(HOLDS / 5).map(|part| {
+        let before = server.cpu_micros();
+        for pipelined in part.chunks(1_000) {
+            let mut pipeline = Pipeline::with_capacity(pipelined.len());
+            for (name, id) in pipelined {
+                let op = Op::Renew(Renew { id: *id, ttl, fence: 0 });
+                let key = format!("tenure:{{{name}}}");
+                pipeline.add_command(script::command(&[Call::new(key.as_bytes(), &op, "")]));
+            }
+            let replies = connection.req_packed_commands(&pipeline.get_packed_pipeline(), 0, pipelined.len());
+            assert_eq!(replies.expect("the server answers").len(), pipelined.len());
+        }
+        (server.cpu_micros() - before) as f64 / part.len() as f64
+    });
+    median(costs)
+}
