@@ -12,7 +12,8 @@
 //! +        let deadline = certain_until(now, ttl);
 //! ```
 //!
-//! The bugs are planted in a copy of the tree, which is built beside the rest of what cargo builds.
+//! The bugs are planted in a copy of the tree with a target folder of its own: in one that is shared, cargo would take
+//! what it built with a bug for the real thing.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -66,6 +67,7 @@ fn bugs(names: &[&str]) -> Outcome {
     let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
     let target = std::path::absolute(target).map_err(|error| format!("the target folder has no path: {error}"))?;
     let copy = target.join("bugs");
+    let target = copy.join("target");
     copy_tree(Path::new("."), &copy).map_err(|error| format!("the tree cannot be copied: {error}"))?;
     let (mut table, mut missed) = (String::new(), 0);
     for bug in all.iter().filter(|bug| names.is_empty() || names.contains(&bug.name.as_str())) {

@@ -117,14 +117,17 @@ impl Asking {
     fn in_time(&self, lock: &Lock) -> Option<String> {
         let scenario = &self.history.scenario;
         let idle = self.since.max(lock.idle_since?);
-        let trouble = scenario.clear_at + scenario.aftermath();
-        if scenario.weather >= Weather::Storm && idle < self.history.start + trouble {
+        if self.history.is_troubled(idle) {
             return None;
         }
         let mut bound = 6 * scenario.trip() + Duration::from_millis(8);
         if lock.abandoned {
             let (ttl, patience) = (scenario.longest(|lock| lock.ttl), scenario.longest(|lock| lock.patience));
             bound += ttl / 33 + patience / 3;
+        }
+        if scenario.processes[self.who.process].breaker.is_some() {
+            // It may have to wait for a trial, and asks again a little later.
+            bound += 4 * scenario.trip() + Duration::from_millis(50);
         }
         let waited = idle.elapsed();
         (self.who.waits && waited > bound)

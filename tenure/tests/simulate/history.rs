@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use tenure::Fence;
 use tenure::proto::Record;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use crate::asking::Asking;
 use crate::lock::{Claimant, Lock};
-use crate::scenario::Scenario;
+use crate::scenario::{Scenario, Weather};
 
 pub(crate) struct History {
     pub(crate) start: Instant,
@@ -109,6 +109,16 @@ impl History {
     pub(crate) fn close(&self) -> (Vec<String>, Option<String>, Counts) {
         let mut told = self.told();
         (std::mem::take(&mut told.lines), told.failure.take(), told.counts)
+    }
+
+    /// Whether a storm raged at that time, or had left its traces.
+    pub(crate) fn is_troubled(&self, at: Instant) -> bool {
+        self.scenario.weather >= Weather::Storm && at < self.start + self.scenario.clear_at + self.scenario.aftermath()
+    }
+
+    /// Waits until a storm is over and its traces are gone.
+    pub(crate) async fn over(&self) {
+        sleep_until(self.start + self.scenario.clear_at + self.scenario.aftermath()).await;
     }
 
     /// Somebody asks for a lock, and does so for as long as the result lives.

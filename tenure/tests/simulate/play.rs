@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tenure::Locks;
 use tenure::env::Env;
-use tenure::store::Store;
+use tenure::store::{Breaker, Store};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
@@ -75,12 +75,18 @@ async fn perform(scenario: &Arc<Scenario>, history: &Arc<History>) {
 
 fn client(scenario: &Scenario, world: &World, process: usize) -> Locks {
     let env = Env::simulated(scenario.seed ^ ((process as u64 + 1) << 32));
-    Locks::builder(world.wire(process)).env(env).build().expect("the defaults are valid")
+    let mut store = world.wire(process);
+    if let Some((failures, cool_down)) = scenario.processes[process].breaker {
+        let silence = scenario.locks.iter().map(|lock| lock.op_timeout / 2).min().expect("a lock");
+        let breaker = Breaker::builder(store).failures(failures).cool_down(cool_down).silence(silence);
+        store = Arc::new(breaker.env(env.clone()).build().expect("the thresholds are valid"));
+    }
+    Locks::builder(store).env(env).build().expect("the defaults are valid")
 }
 
 /// By when everyone must have had its turn: the trouble is over, and then each waits for all the others each time.
 fn longest_play(scenario: &Scenario) -> Duration {
-    let rounds: u32 = scenario.processes.iter().map(|process| process.rounds * process.tasks.len() as u32).sum();
+    let rounds: u32 = scenario.processes.iter().map(|process| (process.rounds + 1) * process.tasks.len() as u32).sum();
     let turn = scenario.longest(|lock| 10 * lock.hold + 3 * lock.ttl + lock.patience + lock.op_timeout);
     scenario.clear_at + scenario.aftermath() + (rounds + 2) * (turn + 10 * scenario.trip() + Duration::from_millis(50))
 }

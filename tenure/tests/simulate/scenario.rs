@@ -48,6 +48,8 @@ pub(crate) struct Process {
     pub(crate) rounds: u32,
     /// Out of a hundred acquisitions, how many are dropped before they end.
     pub(crate) cancels: u32,
+    /// Its store is behind a circuit breaker, that opens after so many failures for so long.
+    pub(crate) breaker: Option<(u32, Duration)>,
 }
 
 #[derive(Clone, Debug)]
@@ -118,7 +120,7 @@ impl Scenario {
         let weather = [Calm, Calm, Breeze, Breeze, Storm, Storm, Storm, Disaster][rng.random_range(0..8)];
         let scale = 50.0 * 600_f64.powf(rng.random::<f64>());
         let locks: Vec<_> = (0..rng.random_range(1..=2)).map(|_| Spec::draw(rng, weather, scale)).collect();
-        let processes: Vec<_> = (0..rng.random_range(1..=4)).map(|_| Process::draw(rng)).collect();
+        let processes: Vec<_> = (0..rng.random_range(1..=4)).map(|_| Process::draw(rng, weather, scale)).collect();
         let shortest = locks.iter().flat_map(|lock| [lock.patience, lock.ttl, lock.op_timeout]).min().expect("a lock");
         // In good weather three attempts fit into any time limit.
         let most = shortest.as_millis() as u64 / if weather >= Storm { 4 } else { 12 };
@@ -169,7 +171,13 @@ impl Scenario {
             return Duration::ZERO;
         }
         let expiry = self.longest(|lock| lock.ttl) + self.longest(|lock| lock.patience);
-        self.very_late() + 2 * expiry + self.longest(|lock| lock.op_timeout) + self.set_back() + ms(2_500.0)
+        let cool_down = self.processes.iter().filter_map(|process| process.breaker).map(|(_, time)| time).max();
+        2 * cool_down.unwrap_or_default()
+            + self.very_late()
+            + 2 * expiry
+            + self.longest(|lock| lock.op_timeout)
+            + self.set_back()
+            + ms(2_500.0)
     }
 
     /// By how much the store's clock is set back in all.
@@ -194,12 +202,14 @@ impl Scenario {
 }
 
 impl Process {
-    fn draw(rng: &mut StdRng) -> Self {
+    fn draw(rng: &mut StdRng, weather: Weather, scale: f64) -> Self {
         let owned = [0.0, 0.0, 0.5][rng.random_range(0..3)];
         let many = if rng.random_bool(0.1) { 6 } else { 3 };
         let tasks = (0..rng.random_range(1..=many)).map(|_| rng.random_bool(owned).then(|| rng.random_range(0..3)));
         let tasks = tasks.collect();
-        Self { tasks, rounds: rng.random_range(1..=4), cancels: [0, 10, 50][rng.random_range(0..3)] }
+        let breaker = (weather >= Weather::Storm && rng.random_bool(0.3))
+            .then(|| (rng.random_range(1..=5), ms(scale * rng.random_range(0.1..2.0))));
+        Self { tasks, rounds: rng.random_range(1..=4), cancels: [0, 10, 50][rng.random_range(0..3)], breaker }
     }
 }
 

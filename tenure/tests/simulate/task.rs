@@ -61,9 +61,14 @@ impl Task {
 
     pub(crate) async fn run(mut self) {
         let Some(owner) = self.scenario.processes[self.process].tasks.get(self.task).copied() else { return };
-        for _ in 0..self.scenario.processes[self.process].rounds {
-            if self.history.has_failed() {
+        let rounds = self.scenario.processes[self.process].rounds;
+        for round in 0..=rounds {
+            // After a storm, once more when its last trace is gone: then everything is as it was before.
+            if self.history.has_failed() || (round == rounds && self.scenario.weather < Weather::Storm) {
                 return;
+            }
+            if round == rounds {
+                self.history.over().await;
             }
             let lock = self.rng.random_range(0..self.scenario.locks.len());
             let spec = self.scenario.locks[lock].clone();
@@ -160,7 +165,7 @@ impl Task {
                 asking.held(&guard);
                 return Some(guard);
             }
-            Some(Err(error)) => self.refused(&error, how, spec),
+            Some(Err(error)) => self.refused(&error, how, spec, start),
             Some(Ok(None)) | None => {}
         }
         drop(asking);
@@ -178,7 +183,7 @@ impl Task {
     }
 
     /// Whether such an error may come in such a weather.
-    fn refused(&self, error: &Error, how: How, spec: &Spec) {
+    fn refused(&self, error: &Error, how: How, spec: &Spec, begun: Instant) {
         note!(self.history, "p{} t{} was refused: {error}", self.process, self.task);
         let kind = error.kind();
         let expected = match kind {
@@ -186,7 +191,12 @@ impl Task {
             ErrorKind::Deadlock | ErrorKind::ReentryLimit => true,
             // It was let in and broken before it knew.
             ErrorKind::Lost => self.scenario.weather == Weather::Disaster,
-            ErrorKind::NoReply | ErrorKind::Unavailable => self.scenario.weather >= Weather::Storm,
+            ErrorKind::NoReply | ErrorKind::Unavailable if self.history.is_troubled(begun) => true,
+            // A breaker that opened in the storm lets one request through first, and the others fail meanwhile.
+            ErrorKind::Unavailable => {
+                self.scenario.processes[self.process].breaker.is_some()
+                    && matches!(how, How::Try | How::DropTryAtPoll(_))
+            }
             _ => false,
         };
         self.history.demand(expected, || format!("{how:?} ended with {kind:?}: {error}"));
