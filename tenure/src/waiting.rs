@@ -143,6 +143,7 @@ impl Bid {
             let Some(retry_at) = pace.next_retry(now) else { return Err(self.time_out(now, failure)) };
             let ask_at = ask_at.min(retry_at);
             tokio::select! {
+                biased;
                 push = watch.next() => if let Some(guard) = self.pushed(push) { return Ok(guard) },
                 () = core.env.sleep_until(ask_at.min(give_up)) => if ask_at >= give_up {
                     return Err(self.time_out(give_up, failure));
@@ -169,6 +170,7 @@ impl Bid {
         loop {
             let look_at = give_up.min(self.now + self.spec.options.patience);
             let turn = tokio::select! {
+                biased;
                 turn = place.turn() => Some(turn),
                 () = core.env.sleep_until(look_at) => None,
             };
