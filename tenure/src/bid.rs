@@ -153,6 +153,7 @@ impl Bid {
     pub(crate) fn granted(&mut self, fence: Fence, deadline: Moment, contact: Option<Contact>) -> Guard {
         let granted = Granted { id: self.id, fence, now: self.now, deadline, ambiguous: self.ambiguous, contact };
         let hold = self.client.keeper.hold(&self.spec, granted);
+        self.client.core.reentries.offer(&self.spec, &hold);
         self.win(hold, contact.is_none())
     }
 

@@ -17,6 +17,7 @@ use crate::line::Lines;
 use crate::metrics::Counters;
 use crate::options::Options;
 use crate::proto::{Op, Reply};
+use crate::reentry::Reentries;
 use crate::store::Store;
 
 /// What the clones of a client, its locks and its guards share.
@@ -46,6 +47,7 @@ pub(crate) struct Core {
     pub(crate) teller: Teller,
     pub(crate) counters: Counters,
     pub(crate) lines: Lines,
+    pub(crate) reentries: Reentries,
     pub(crate) vitals: Vitals,
 }
 

@@ -8,12 +8,11 @@ use std::time::{Duration, SystemTime};
 use crate::client::{Client, Core};
 use crate::env::Moment;
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::What;
 use crate::hold::{Fence, Hold, HoldState, Loss};
 use crate::info::{Meta, time};
 use crate::key::Key;
 use crate::line::Place;
-use crate::proto::{ClaimId, Op, Outcome, Release, Reply, Was};
+use crate::proto::ClaimId;
 use crate::renewal::Attempt;
 
 /// A hold on a lock. It is renewed in the background for as long as the guard lives, unless the watchdog is off.
@@ -47,17 +46,19 @@ use crate::renewal::Attempt;
 /// current-thread runtime outside `block_on`, renews and releases nothing.
 #[must_use = "the lock is released when the guard is dropped"]
 pub struct Guard {
-    hold: Arc<Hold>,
-    client: Arc<Client>,
-    standing: Standing,
+    pub(crate) hold: Arc<Hold>,
+    pub(crate) client: Arc<Client>,
+    pub(crate) standing: Standing,
     /// Its place in the line of this process.
-    place: Option<Place>,
-    released: bool,
+    pub(crate) place: Option<Place>,
+    /// It no longer counts among those that share the hold.
+    pub(crate) left: bool,
+    pub(crate) released: bool,
 }
 
 /// What a guard stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Standing {
+pub(crate) enum Standing {
     /// A hold on its lock; without a fence, one at the secondary of a fallback store.
     Lock,
     /// A hold on another lock, which the user's handler named.
@@ -87,12 +88,12 @@ impl Guard {
         if let Some(place) = &place {
             place.holds(&hold);
         }
-        Self { hold, client, standing: Standing::Lock, place, released: false }
+        Self { hold, client, standing: Standing::Lock, place, left: false, released: false }
     }
 
     /// A guard that stands for no lock, of a hold that the keeper knows nothing of.
     pub(crate) fn unlocked(hold: Arc<Hold>, client: Arc<Client>) -> Self {
-        Self { hold, client, standing: Standing::Unlocked, place: None, released: false }
+        Self { hold, client, standing: Standing::Unlocked, place: None, left: true, released: false }
     }
 
     /// The same hold, taken instead of another one.
@@ -226,45 +227,6 @@ impl Guard {
         }
     }
 
-    /// Releases the hold, and says whether it was still ours.
-    ///
-    /// Where other tasks of this process wait, it may pass to the next of them instead, without asking the store.
-    ///
-    /// # Errors
-    ///
-    /// When the store did not answer. The release goes on in the background, until it is certain or the hold has expired.
-    ///
-    /// # Cancel safety
-    ///
-    /// When the future is dropped, the release goes on in the background.
-    pub async fn release(mut self) -> Result<bool> {
-        let is_locked = self.is_locked();
-        let Some(op) = self.begin_release() else { return Ok(is_locked) };
-        let reply = self.client.core.apply(&self.hold.key, &op, self.hold.op_timeout).await;
-        self.end_release(reply)
-    }
-
-    /// The operation that releases; `None` where there is nothing left to do.
-    pub(crate) fn begin_release(&mut self) -> Option<Op> {
-        if !self.is_locked() || self.hand_on() {
-            return None;
-        }
-        self.client.keeper.retire(&self.hold);
-        // Whoever is next in this process asks while the release is under way.
-        self.place = None;
-        Some(Op::Release(Release { id: self.hold.id, bury: self.hold.bury(), fence: self.hold.fence.get() }))
-    }
-
-    /// Whether the hold was still ours, by the answer to its release.
-    pub(crate) fn end_release(&mut self, reply: Result<Reply>) -> Result<bool> {
-        let was_ours = reply?.outcome == Outcome::Gone { was: Was::Holding };
-        self.released = true;
-        if self.hold.loss().is_none() {
-            self.client.core.released(&self.hold.key, self.held_for(), was_ours);
-        }
-        Ok(was_ours)
-    }
-
     /// Whether there is a lock that it stands for.
     pub(crate) fn is_locked(&self) -> bool {
         self.standing != Standing::Unlocked
@@ -287,45 +249,16 @@ impl Guard {
         self.hold.op_timeout
     }
 
-    /// Passes the hold to the next task of this process, where that may be.
-    fn hand_on(&mut self) -> bool {
-        let fence = self.place.as_mut().and_then(|place| place.hand_on(&self.hold));
-        if let Some(fence) = fence {
-            self.released = true;
-            self.client.core.handed_on(&self.hold.key, self.held_for(), fence);
-        }
-        fence.is_some()
-    }
-
-    /// The hold, which nobody keeps from now on: it is neither renewed nor released.
-    pub(crate) fn into_hold(mut self) -> Arc<Hold> {
-        self.client.keeper.retire(&self.hold);
-        self.released = true;
-        self.hold.clone()
-    }
-
     pub(crate) fn since(&self) -> Moment {
         self.hold.since
     }
 
-    fn held_for(&self) -> Duration {
+    pub(crate) fn held_for(&self) -> Duration {
         self.client.core.env.now() - self.hold.since
     }
 
     fn lost_error(&self, loss: Loss) -> Error {
         Error::new(ErrorKind::Lost, format!("the lock {:?} is no longer held: {loss}", self.hold.key))
-    }
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        if self.standing == Standing::Unlocked {
-            let held = self.held_for();
-            self.hold.end();
-            self.client.core.tell(&self.hold.key, || What::Released { held, was_ours: false });
-        } else if !self.released && !self.hand_on() {
-            self.client.keeper.release(&self.hold);
-        }
     }
 }
 

@@ -53,6 +53,8 @@ mod options;
 mod pace;
 mod parting;
 pub mod proto;
+mod reentry;
+mod release;
 mod renewal;
 pub mod store;
 mod ticket;

@@ -22,6 +22,7 @@ use crate::lock::LockBuilder;
 use crate::metrics::{Counters, Metrics};
 use crate::options::{Options, invalid, option_setters};
 use crate::proto::{Claim, Op, Outcome, Owner, Release, Was};
+use crate::reentry::Reentries;
 use crate::store::Store;
 
 /// A client of one store. It is cheap to clone, and its clones share one background task.
@@ -255,6 +256,7 @@ impl LocksBuilder {
             teller: Teller::new(),
             counters: Counters::default(),
             lines: Lines::default(),
+            reentries: Reentries::default(),
             vitals: Vitals::default(),
         });
         let keeper = Keeper::new(core.clone());

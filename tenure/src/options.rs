@@ -207,7 +207,8 @@ macro_rules! option_setters {
         /// Lets the owner of a claim enter again, up to `max` claims at once, in and waiting.
         ///
         /// The owner is the one that [`Locks::owner`](crate::Locks::owner) names, and otherwise the built
-        /// [`Lock`](crate::Lock) with its clones.
+        /// [`Lock`](crate::Lock) with its clones. Where this client certainly holds the lock for the owner already, under
+        /// the same terms, entering again shares that hold and asks nobody: then `max` bounds the guards that share it.
         pub fn reentrant(mut self, max: u32) -> Self {
             self.options.reentrant = Some(max);
             self

@@ -31,6 +31,8 @@ use crate::hold::Fence;
 use crate::line::{Lines, Turn};
 use crate::lock::Spec;
 use crate::pace::Pace;
+use crate::proto::Refusal;
+use crate::reentry::Reentry;
 use crate::store::Push;
 
 /// A wait for a lock that has not begun: await it.
@@ -74,6 +76,9 @@ impl IntoFuture for Acquiring {
 impl Bid {
     /// Takes the lock if it is free.
     pub(crate) async fn once(mut self) -> Result<Option<Guard>> {
+        if let Some(guard) = self.reenter()? {
+            return Ok(Some(guard));
+        }
         if self.stands_in_line() {
             self.place = Lines::try_join(&self.client, &self.spec);
             if self.place.is_none() {
@@ -110,6 +115,9 @@ impl Bid {
         let (core, spec) = (self.client.core.clone(), self.spec.clone());
         let options = &spec.options;
         let give_up = timeout.map_or(Moment(u64::MAX), |timeout| self.begun + timeout);
+        if let Some(guard) = self.reenter()? {
+            return Ok(guard);
+        }
         if let Some(guard) = self.stand_in_line(give_up).await? {
             return Ok(guard);
         }
@@ -150,6 +158,15 @@ impl Bid {
                 },
             }
             self.now = core.env.now();
+        }
+    }
+
+    /// Shares what its owner holds already.
+    fn reenter(&mut self) -> Result<Option<Guard>> {
+        match self.client.core.reentries.enter(&self.spec, self.now) {
+            Reentry::None => Ok(None),
+            Reentry::Shared(hold) => Ok(Some(self.win(hold, false))),
+            Reentry::Full => Err(self.fail(self.spec.refused(Refusal::Full))),
         }
     }
 

@@ -22,6 +22,7 @@ mod collector;
 mod connect;
 mod errors;
 mod keys;
+mod record;
 pub mod script;
 mod transport;
 mod url;
