@@ -6,7 +6,7 @@
 #![allow(clippy::disallowed_methods, reason = "benchmarks live in real time")]
 
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, atomic::AtomicUsize};
+use std::sync::{Arc, Mutex, atomic::AtomicUsize};
 use std::time::{Duration, Instant};
 
 use redis::{ConnectionLike, Pipeline};
@@ -66,27 +66,27 @@ async fn run(server: &Redis, ttl: Duration, time: Duration) {
 
 async fn acquire(locks: &Locks, ttl: Duration) -> Vec<Guard> {
     let next = Arc::new(AtomicUsize::new(0));
+    let guards = Arc::new(Mutex::new(Vec::with_capacity(HOLDS)));
     let tasks: Vec<_> = (0..TASKS)
         .map(|_| {
-            let (locks, next) = (locks.clone(), next.clone());
+            let (locks, next, guards) = (locks.clone(), next.clone(), guards.clone());
             tokio::spawn(async move {
-                let mut guards = Vec::with_capacity(HOLDS / TASKS);
                 loop {
                     let n = next.fetch_add(1, Relaxed);
                     if n >= HOLDS {
-                        return guards;
+                        return;
                     }
                     let lock = locks.mutex(format!("held {n}")).ttl(ttl).build().expect("it is a name");
-                    guards.push(lock.lock().await.expect("the server answers"));
+                    let guard = lock.lock().await.expect("the server answers");
+                    guards.lock().expect("no task panics").push(guard);
                 }
             })
         })
         .collect();
-    let mut guards = Vec::with_capacity(HOLDS);
     for task in tasks {
-        guards.extend(task.await.expect("no task panics"));
+        task.await.expect("no task panics");
     }
-    guards
+    std::mem::take(&mut *guards.lock().expect("no task panics"))
 }
 
 /// What one renewal costs the server if each is a call of its own, pipelined: microseconds of its CPU.

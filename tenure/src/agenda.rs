@@ -33,7 +33,8 @@ pub(crate) struct Agenda {
 #[derive(Debug)]
 pub(crate) enum Item {
     Hold(Arc<Hold>),
-    Part(Parting),
+    /// In a box, so that holds, of which there are many more, take no more room than they need.
+    Part(Box<Parting>),
 }
 
 /// A claim to be released, whatever became of it.
@@ -100,7 +101,7 @@ impl Agenda {
                         round.renewals.push(hold);
                     }
                 }
-                Some(Item::Part(parting)) => round.partings.push(parting),
+                Some(Item::Part(parting)) => round.partings.push(*parting),
                 None => {}
             }
         }

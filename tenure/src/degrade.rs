@@ -13,6 +13,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::bid::Bid;
 use crate::client::Client;
 use crate::env::Moment;
 use crate::error::{Error, ErrorKind, Result};
@@ -21,7 +22,6 @@ use crate::guard::Guard;
 use crate::hold::{Fence, Granted, Hold};
 use crate::lock::{Lock, Spec};
 use crate::proto::ClaimId;
-use crate::waiting::Bid;
 
 /// What to do when the store fails an acquisition: the answer of a [fallback](crate::LockBuilder::fallback) handler.
 #[derive(Clone, Debug)]

@@ -5,14 +5,15 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::client::Client;
+use crate::client::{Client, Core};
 use crate::env::Moment;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::What;
 use crate::hold::{Fence, Hold, HoldState, Loss};
 use crate::info::{Meta, time};
+use crate::key::Key;
 use crate::line::Place;
-use crate::proto::{ClaimId, Op, Outcome, Release, Was};
+use crate::proto::{ClaimId, Op, Outcome, Release, Reply, Was};
 use crate::renewal::Attempt;
 
 /// A hold on a lock. It is renewed in the background for as long as the guard lives, unless the watchdog is off.
@@ -120,7 +121,8 @@ impl Guard {
     /// **Somebody else may hold the lock at the same time.** A resource that checks fences refuses what is done under
     /// it; where nothing checks, do only what may be done twice.
     ///
-    /// One that stands for no lock at all counts as held, is never lost, and its release says that nothing was held.
+    /// One that stands for no lock at all counts as held, for [`max_hold`](crate::LockBuilder::max_hold) where that is
+    /// set and otherwise without end, and its release says that nothing was held.
     pub fn is_degraded(&self) -> bool {
         self.fence() == Fence::NONE
     }
@@ -160,8 +162,10 @@ impl Guard {
     pub fn remaining(&self) -> Duration {
         match self.hold.loss() {
             Some(_) => Duration::ZERO,
-            None if self.standing == Standing::Unlocked => self.hold.ttl,
-            None => self.hold.deadline() - self.client.core.env.now(),
+            None => {
+                let left = self.hold.deadline() - self.client.core.env.now();
+                if self.standing == Standing::Unlocked { left.min(self.hold.ttl) } else { left }
+            }
         }
     }
 
@@ -234,23 +238,53 @@ impl Guard {
     ///
     /// When the future is dropped, the release goes on in the background.
     pub async fn release(mut self) -> Result<bool> {
-        if self.standing == Standing::Unlocked {
-            return Ok(false);
-        }
-        if self.hand_on() {
-            return Ok(true);
+        let is_locked = self.is_locked();
+        let Some(op) = self.begin_release() else { return Ok(is_locked) };
+        let reply = self.client.core.apply(&self.hold.key, &op, self.hold.op_timeout).await;
+        self.end_release(reply)
+    }
+
+    /// The operation that releases; `None` where there is nothing left to do.
+    pub(crate) fn begin_release(&mut self) -> Option<Op> {
+        if !self.is_locked() || self.hand_on() {
+            return None;
         }
         self.client.keeper.retire(&self.hold);
-        let op = Op::Release(Release { id: self.hold.id, bury: self.hold.bury(), fence: self.hold.fence.get() });
         // Whoever is next in this process asks while the release is under way.
         self.place = None;
-        let reply = self.client.core.apply(&self.hold.key, &op, self.hold.op_timeout).await?;
+        Some(Op::Release(Release { id: self.hold.id, bury: self.hold.bury(), fence: self.hold.fence.get() }))
+    }
+
+    /// Whether the hold was still ours, by the answer to its release.
+    pub(crate) fn end_release(&mut self, reply: Result<Reply>) -> Result<bool> {
+        let was_ours = reply?.outcome == Outcome::Gone { was: Was::Holding };
         self.released = true;
-        let was_ours = reply.outcome == Outcome::Gone { was: Was::Holding };
         if self.hold.loss().is_none() {
             self.client.core.released(&self.hold.key, self.held_for(), was_ours);
         }
         Ok(was_ours)
+    }
+
+    /// Whether there is a lock that it stands for.
+    pub(crate) fn is_locked(&self) -> bool {
+        self.standing != Standing::Unlocked
+    }
+
+    /// Whether its hold is on a lock of another client.
+    pub(crate) fn is_elsewhere(&self) -> bool {
+        self.standing == Standing::Another
+    }
+
+    pub(crate) fn core(&self) -> Arc<Core> {
+        self.client.core.clone()
+    }
+
+    pub(crate) fn key(&self) -> &Key {
+        &self.hold.key
+    }
+
+    pub(crate) fn op_timeout(&self) -> Duration {
+        self.hold.op_timeout
     }
 
     /// Passes the hold to the next task of this process, where that may be.
@@ -261,6 +295,13 @@ impl Guard {
             self.client.core.handed_on(&self.hold.key, self.held_for(), fence);
         }
         fence.is_some()
+    }
+
+    /// The hold, which nobody keeps from now on: it is neither renewed nor released.
+    pub(crate) fn into_hold(mut self) -> Arc<Hold> {
+        self.client.keeper.retire(&self.hold);
+        self.released = true;
+        self.hold.clone()
     }
 
     pub(crate) fn since(&self) -> Moment {
@@ -280,6 +321,7 @@ impl Drop for Guard {
     fn drop(&mut self) {
         if self.standing == Standing::Unlocked {
             let held = self.held_for();
+            self.hold.end();
             self.client.core.tell(&self.hold.key, || What::Released { held, was_ours: false });
         } else if !self.released && !self.hand_on() {
             self.client.keeper.release(&self.hold);

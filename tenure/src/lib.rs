@@ -25,8 +25,11 @@
 //! * [`store`] says how to write a store of one's own, [`proto`] what a store has to do.
 
 mod agenda;
+mod all;
+mod bid;
 pub mod blocking;
 mod client;
+mod codec;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod degrade;
@@ -39,6 +42,8 @@ mod hold;
 mod info;
 mod keeper;
 mod key;
+mod lease;
+mod leasing;
 mod line;
 mod lock;
 mod locks;
@@ -50,8 +55,11 @@ mod parting;
 pub mod proto;
 mod renewal;
 pub mod store;
+mod ticket;
 mod waiting;
 
+pub use all::{AcquiringAll, Guards};
+pub use codec::{Codec, Json};
 pub use degrade::Instead;
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Degradation, Event, Events, What, Why};
@@ -60,8 +68,11 @@ pub use health::NodeHealth;
 pub use hold::{Fence, HoldState, Loss};
 pub use info::{Holder, LockInfo, Meta};
 pub use key::Key;
+pub use lease::Lease;
+pub use leasing::Leasing;
 pub use lock::{Lock, LockBuilder};
 pub use locks::{Locks, LocksBuilder};
 pub use metrics::{Histogram, Metrics};
 pub use open::{open, open_store};
+pub use ticket::Ticket;
 pub use waiting::Acquiring;

@@ -37,7 +37,7 @@ impl Shared {
         let mut agenda = self.agenda();
         agenda.partings += 1;
         let now = self.core.env.now();
-        self.enter(agenda, now, Item::Part(parting));
+        self.enter(agenda, now, Item::Part(parting.into()));
     }
 
     pub(crate) async fn part(&self, batch: Vec<Parting>) {
@@ -56,7 +56,7 @@ impl Shared {
         if reply.as_ref().is_err_and(Error::is_transient) && now < parting.give_up {
             let delay = (RETRY_FIRST * 2_u32.pow(parting.attempts.min(8))).min(RETRY_MOST);
             parting.attempts += 1;
-            self.agenda().insert(now + self.core.env.jitter(delay), Item::Part(parting));
+            self.agenda().insert(now + self.core.env.jitter(delay), Item::Part(parting.into()));
             return;
         }
         let was_ours = reply.is_ok_and(|reply| reply.outcome == Outcome::Gone { was: Was::Holding });
@@ -81,7 +81,7 @@ impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
         for parting in self.batch.drain(..) {
             let now = self.shared.core.env.now();
-            self.shared.agenda().insert(now, Item::Part(parting));
+            self.shared.agenda().insert(now, Item::Part(parting.into()));
         }
     }
 }

@@ -1,4 +1,7 @@
 //! The circuit breaker, under a paused clock: what opens it, what it lets through, and how it closes.
+//!
+//! Bugs that were planted, one at a time, and found: it never closes; refusals count; renewals fail fast; an answer to what
+//! was sent before the failures closes it; every claim is a trial; a cancelled trial keeps it open.
 
 #![allow(clippy::disallowed_methods, reason = "tests have their time and their tasks from tokio")]
 
