@@ -1,13 +1,14 @@
 //! `cargo xtask simulate`: the whole client under random weather, a seed each; and the bugs that it has to find.
 //!
 //! A bug is a file in `tenure/tests/simulate/bugs`: a few words on what it breaks, then what to change, as in a patch
-//! without line numbers. What is taken out has to occur exactly once in its file, so that a bug whose place has changed
-//! is noticed rather than planted elsewhere:
+//! without line numbers. It names a file, or a folder to look through, so that a bug stays in its place when code moves.
+//! All that is taken out has to occur exactly once, and in one file: a bug whose place has changed is noticed rather than
+//! planted elsewhere.
 //!
 //! ```text
 //! What it breaks, in words.
 //!
-//! --- tenure/src/waiting.rs
+//! --- tenure/src
 //! -        let deadline = certain_until(sent, ttl);
 //! +        let deadline = certain_until(now, ttl);
 //! ```
@@ -85,7 +86,8 @@ fn bugs(names: &[&str]) -> Outcome {
 
 struct Bug {
     name: String,
-    file: String,
+    /// A file, or a folder with the file in it.
+    place: PathBuf,
     /// What is taken out, and what is put in its place.
     changes: Vec<(String, String)>,
 }
@@ -102,7 +104,7 @@ impl Bug {
     fn read(name: &str) -> Result<Self, String> {
         let text = read(&format!("{HERE}/{name}.patch"))?;
         let (_, rest) = text.split_once("\n--- ").ok_or_else(|| format!("bug {name} names no file: --- path"))?;
-        let (file, rest) = rest.split_once('\n').unwrap_or((rest, ""));
+        let (place, rest) = rest.split_once('\n').unwrap_or((rest, ""));
         let (mut changes, mut grows) = (Vec::<(String, String)>::new(), false);
         for line in rest.lines() {
             let (out, line) = match line.split_at_checked(1) {
@@ -117,32 +119,59 @@ impl Bug {
             let (old, new) = changes.last_mut().expect("there is one");
             *if out { old } else { new } += &format!("{line}\n");
         }
-        Ok(Self { name: name.to_owned(), file: file.to_owned(), changes })
+        Ok(Self { name: name.to_owned(), place: place.into(), changes })
     }
 
-    /// The file with the bug in it.
-    fn plant(&self) -> Result<String, String> {
-        let mut text = read(&self.file)?;
-        for (old, new) in &self.changes {
-            let places = text.matches(old.as_str()).count();
-            if places != 1 || old.is_empty() {
-                let Self { name, file, .. } = self;
-                return Err(format!("bug {name} fits {places} places in {file}, and must fit one: mend it\n{old}"));
-            }
-            text = text.replace(old, new);
+    /// The one file where it fits, with the bug in it.
+    fn plant(&self) -> Result<(PathBuf, String), String> {
+        let Self { name, place, .. } = self;
+        let unreadable = |error| format!("bug {name}: {} cannot be read: {error}", place.display());
+        let mut planted = Vec::new();
+        for file in sources(place).map_err(unreadable)? {
+            let text = fs::read_to_string(&file).map_err(unreadable)?;
+            planted.extend(self.plant_in(text).map(|text| (file, text)));
         }
-        Ok(text)
+        match planted.len() {
+            1 => Ok(planted.remove(0)),
+            n => Err(format!("bug {name} fits {n} files in {}, and must fit one: mend it", place.display())),
+        }
+    }
+
+    /// The text with the bug in it, if each change has exactly one place there.
+    fn plant_in(&self, text: String) -> Option<String> {
+        self.changes.iter().try_fold(text, |text, (old, new)| {
+            let fits = !old.is_empty() && text.matches(old.as_str()).count() == 1;
+            fits.then(|| text.replace(old, new))
+        })
     }
 
     /// Says how it was found.
     fn hunt(&self, copy: &Path, target: &Path) -> Outcome {
-        let (sound, file) = (read(&self.file)?, copy.join(&self.file));
-        let write = |text| fs::write(&file, text).map_err(|error| format!("{} cannot be written: {error}", self.file));
-        write(self.plant()?)?;
+        let (file, planted) = self.plant()?;
+        let sound = read(&file.to_string_lossy())?;
+        let write = |text| {
+            fs::write(copy.join(&file), text).map_err(|error| format!("{} cannot be written: {error}", file.display()))
+        };
+        write(planted)?;
         let found = hunt(copy, target);
         write(sound)?;
         found
     }
+}
+
+/// The source files of a folder, or the file itself.
+fn sources(place: &Path) -> std::io::Result<Vec<PathBuf>> {
+    if place.is_file() {
+        return Ok(vec![place.to_owned()]);
+    }
+    let mut files = Vec::new();
+    for entry in fs::read_dir(place)? {
+        let path = entry?.path();
+        if path.is_dir() || path.extension().is_some_and(|extension| extension == "rs") {
+            files.extend(sources(&path)?);
+        }
+    }
+    Ok(files)
 }
 
 fn hunt(copy: &Path, target: &Path) -> Outcome {
