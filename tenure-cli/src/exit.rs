@@ -60,7 +60,7 @@ impl Failure {
 impl From<tenure::Error> for Failure {
     fn from(error: tenure::Error) -> Self {
         let code = match error.kind() {
-            ErrorKind::Invalid | ErrorKind::Unsupported | ErrorKind::Mismatch => USAGE,
+            ErrorKind::Invalid | ErrorKind::Mismatch => USAGE,
             ErrorKind::Timeout => BUSY,
             ErrorKind::Lost => LOST,
             _ => STORE,

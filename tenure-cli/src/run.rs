@@ -1,5 +1,6 @@
 //! `tenure run`, and `tenure try` with a command: take the lock, run the command, release.
 
+use std::error::Error as _;
 use std::ffi::OsString;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use tenure::{Guard, Lock, Locks};
 use crate::args::How;
 use crate::child::Child;
 use crate::clock::{self, ms, unix_ms};
-use crate::exit::{Failure, LOST, Result, signalled};
+use crate::exit::{Failure, LOST, Result, STORE, signalled};
 use crate::report::{News, Report};
 use crate::signals::{OnLost, Signals};
 use crate::supervise::Supervised;
@@ -49,34 +50,24 @@ pub(crate) async fn run(url: &str, job: Job, json: bool) -> Result<u8> {
         locks = tenure::open(url) => locks?,
     };
     let lock = lock(&locks, name, how)?;
-    let attempt = async {
-        let guard = match wait {
-            Some(Duration::ZERO) => lock.try_lock().await?,
-            Some(limit) => Some(lock.lock().timeout(*limit).await?),
-            None => Some(lock.lock().await?),
-        };
-        // A hold that was handed over begins with what is left of its place's time. A command is to begin with more.
-        if let Some(guard) = guard.as_ref().filter(|guard| guard.remaining() < how.ttl / 2)
-            && let Err(error) = guard.refresh().await
-            && error.is_lost()
-        {
-            return Err(error);
-        }
-        Ok::<_, tenure::Error>(guard)
-    };
     let taken = tokio::select! {
         biased;
         signal = signals.next_fatal() => Err(signal),
-        taken = attempt => Ok(taken),
+        taken = take(&lock, *wait, how.ttl / 2) => Ok(taken),
         never = narrate(&locks, name, report) => match never {},
     };
     let guard = match taken {
         Ok(Ok(Some(guard))) => guard,
-        Ok(Err(error)) if !error.is_timeout() => return Err(error.into()),
-        Ok(_) => {
+        // Whatever came of it, our place is given up.
+        Ok(Ok(None)) => {
+            leave(&locks, &mut signals).await;
             let held_by = holders(&locks, name).await;
             report.say(&News::Busy { name: printable(name), held_by });
             return Ok(how.busy_code);
+        }
+        Ok(Err(error)) => {
+            leave(&locks, &mut signals).await;
+            return Err(error);
         }
         Err(signal) => {
             leave(&locks, &mut signals).await;
@@ -89,6 +80,36 @@ pub(crate) async fn run(url: &str, job: Job, json: bool) -> Result<u8> {
     let code = hold(&guard, how, command, report, &mut signals).await;
     let released = release(guard, how, report).await;
     code.map(|code| if released { code } else { LOST })
+}
+
+/// Takes the lock, to be held for at least that long; `None`: it is busy.
+async fn take(lock: &Lock, wait: Option<Duration>, least: Duration) -> Result<Option<Guard>> {
+    let start = clock::now();
+    loop {
+        let attempt = match wait {
+            Some(Duration::ZERO) => lock.try_lock().await,
+            Some(limit) => lock.lock().timeout(limit.saturating_sub(clock::now() - start)).await.map(Some),
+            None => lock.lock().await.map(Some),
+        };
+        let guard = match attempt {
+            Ok(Some(guard)) => guard,
+            Ok(None) => return Ok(None),
+            Err(error) if error.is_timeout() && error.source().is_none() => return Ok(None),
+            // The store failed for all of that time: nobody can say that the lock was busy.
+            Err(error) if error.is_timeout() => return Err(Failure { code: STORE, ..error.into() }),
+            Err(error) => return Err(error.into()),
+        };
+        // A hold that was handed over begins with what is left of its place's time. A command is to begin with more.
+        if guard.remaining() >= least {
+            return Ok(Some(guard));
+        }
+        match guard.refresh().await {
+            Ok(()) => return Ok(Some(guard)),
+            Err(error) if !error.is_lost() => return Ok(Some(guard)),
+            // It lapsed before we came to it, and nothing was begun under it.
+            Err(_) => {}
+        }
+    }
 }
 
 /// The lock that the options ask for.

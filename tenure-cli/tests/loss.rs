@@ -13,7 +13,7 @@ use support::{Store, code, eventually, is_alive, number_in, text, wait_for_file}
 fn stubborn(store: &Store) -> String {
     let (pid, ticks) = (store.path("grandchild"), store.path("ticks"));
     format!(
-        "trap '' TERM; sh -c 'echo $$ > {}; while :; do date +%s%N > {}; sleep 0.01; done' > /dev/null 2>&1 & wait; sleep 60",
+        "trap '' TERM; sh -c 'echo $$ > {}; while :; do date +%s%N >> {}; sleep 0.01; done' > /dev/null 2>&1 & wait; sleep 60",
         pid.display(),
         ticks.display()
     )
@@ -21,7 +21,10 @@ fn stubborn(store: &Store) -> String {
 
 /// The last time in that file.
 fn last_tick(store: &Store) -> Duration {
-    Duration::from_nanos(u64::try_from(number_in(&store.path("ticks"))).unwrap())
+    let ticks = std::fs::read_to_string(store.path("ticks")).unwrap();
+    // Whoever wrote it may have been killed in the middle of a line.
+    let (whole, _) = ticks.rsplit_once('\n').unwrap();
+    Duration::from_nanos(whole.lines().last().unwrap().parse().unwrap())
 }
 
 #[test]

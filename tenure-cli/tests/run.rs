@@ -6,10 +6,10 @@ mod support;
 
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
-use support::{Running, Store, code, text};
+use support::{Running, Store, code, eventually, text};
 
 #[test]
 fn the_exit_code_is_the_commands() {
@@ -204,4 +204,50 @@ fn a_command_goes_on_when_nobody_reads_what_is_said_about_it() {
     std::fs::write(&go, "").unwrap();
     assert_eq!(running.code(), 6);
     assert_eq!(store.counts("x"), (0, 0), "and the lock is released");
+}
+
+#[test]
+fn a_crash_of_the_holder_costs_the_next_its_ttl_and_not_a_while_of_polling() {
+    for store in [Store::sqlite(), Store::redis()] {
+        // A machine that is busy may be late once, but not each time.
+        let limit = Duration::from_millis(50);
+        let late: Vec<Duration> = (0..3).map(|_| late_after_a_crash(&store)).collect();
+        assert!(late.iter().any(|late| *late <= limit), "later than the ttl by {late:?}");
+    }
+}
+
+/// By how much more than the ttl after the holder's death the next command began.
+fn late_after_a_crash(store: &Store) -> Duration {
+    let mut holder = store.start(&["run", "--ttl", "1s", "x", "--", "sleep", "5"]);
+    eventually("it holds", || store.counts("x") == (1, 0));
+    let waiter = store.start(&["run", "x", "--", "date", "+%s%N"]);
+    eventually("the next one waits", || store.counts("x") == (1, 1));
+    holder.child().kill().unwrap();
+    let killed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let began: u64 = text(&waiter.output().stdout).trim().parse().unwrap();
+    Duration::from_nanos(began).saturating_sub(killed + Duration::from_secs(1))
+}
+
+#[test]
+fn a_store_that_fails_for_all_of_the_wait_is_not_a_busy_lock() {
+    let store = Store::redis();
+    let _holder = store.hold(&["x"]);
+    let waiter = store.start(&["run", "-E", "0", "-w", "4s", "x", "--", "true"]);
+    eventually("it waits", || store.counts("x") == (1, 1));
+    store.redis.as_ref().unwrap().pause();
+    let output = waiter.output();
+    store.redis.as_ref().unwrap().resume();
+    assert_eq!(code(output.status), 69, "{output:?}");
+    assert!(text(&output.stderr).contains("could not be had within"), "{output:?}");
+}
+
+#[test]
+fn a_wait_that_ends_leaves_no_place() {
+    for store in [Store::sqlite(), Store::redis()] {
+        let _holder = store.hold(&["x"]);
+        for _ in 0..5 {
+            assert_eq!(store.code(&["run", "-w", "60ms", "x", "--", "true"]), 75);
+            assert_eq!(store.counts("x"), (1, 0));
+        }
+    }
 }

@@ -184,7 +184,7 @@ impl Server {
         let redis = Redis::start();
         let client = redis::Client::open(redis.url()).expect("its address is a URL");
         let mut connection = client.get_connection().expect("the server can be connected to");
-        for source in [script::APPLY.source, BARE_RELEASE] {
+        for source in [script::APPLY.source, script::KEEP.source, BARE_RELEASE] {
             redis::cmd("SCRIPT").arg("LOAD").arg(source).exec(&mut connection).expect("the script is one");
         }
         Self { redis, connection }

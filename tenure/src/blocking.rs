@@ -21,7 +21,7 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::{Events, Fence, HoldInfo, HoldState, LockBuilder, LockInfo, Loss, Metrics, NodeHealth};
+use crate::{Events, Fence, HoldInfo, HoldState, LockBuilder, LockInfo, Loss, Metrics, NodeHealth, Ticket};
 
 /// A client of the store at `url`; see [`crate::open`].
 ///
@@ -61,6 +61,16 @@ impl Locks {
     /// As [`crate::Locks::list`].
     pub fn list(&self) -> Result<Vec<LockInfo>> {
         self.runtime.block_on(self.locks.list())
+    }
+
+    /// The lease that the ticket is for; see [`crate::Locks::resume`].
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::Locks::resume`].
+    pub fn resume(&self, ticket: Ticket) -> Result<Lease> {
+        let lease = self.runtime.block_on(self.locks.resume(ticket))?;
+        Ok(Lease { lease, runtime: self.runtime.clone() })
     }
 
     /// What happens from now on; see [`crate::Locks::events`].
@@ -117,6 +127,17 @@ impl Lock {
         Ok(self.guard(guard))
     }
 
+    /// Waits for a lease, for `timeout` at the most; see [`crate::Lock::lease`].
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::Lock::lease`].
+    pub fn lease(&self, term: Duration, timeout: Option<Duration>) -> Result<Lease> {
+        let leasing = timeout.into_iter().fold(self.lock.lease(term), crate::Leasing::timeout);
+        let lease = self.runtime.block_on(leasing.into_future())?;
+        Ok(Lease { lease, runtime: self.runtime.clone() })
+    }
+
     /// Whether anybody holds the lock now; see [`crate::Lock::is_locked`].
     ///
     /// # Errors
@@ -157,6 +178,11 @@ impl Guard {
     /// The token to pass with every write; see [`crate::Guard::fence`].
     pub fn fence(&self) -> Fence {
         self.guard.fence()
+    }
+
+    /// Whether it is less than a hold on its lock; see [`crate::Guard::is_degraded`].
+    pub fn is_degraded(&self) -> bool {
+        self.guard.is_degraded()
     }
 
     /// What is known about the hold without asking the store.
@@ -201,5 +227,82 @@ impl Guard {
     /// As [`crate::Guard::release`].
     pub fn release(self) -> Result<bool> {
         self.runtime.block_on(self.guard.release())
+    }
+}
+
+/// A lease; see [`crate::Lease`].
+///
+/// ```
+/// # fn main() -> tenure::Result<()> {
+/// use std::time::Duration;
+///
+/// let locks = tenure::blocking::open("memory:")?;
+/// let lease = locks.lock(|locks| locks.mutex("upload-7"))?.lease(Duration::from_secs(3600), None)?;
+/// let ticket = lease.ticket().clone();
+/// drop(lease); // releases nothing
+/// let guard = locks.resume(ticket)?.into_guard();
+/// assert!(guard.release()?);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Lease {
+    lease: crate::Lease,
+    runtime: Arc<Runtime>,
+}
+
+impl Lease {
+    /// The token to pass with every write; see [`crate::Lease::fence`].
+    pub fn fence(&self) -> Fence {
+        self.lease.fence()
+    }
+
+    /// What finds the lease again; see [`crate::Lease::ticket`].
+    pub fn ticket(&self) -> &Ticket {
+        self.lease.ticket()
+    }
+
+    /// For how long it is certain unless it is refreshed.
+    pub fn remaining(&self) -> Duration {
+        self.lease.remaining()
+    }
+
+    /// Begins a new term; see [`crate::Lease::refresh`].
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::Lease::refresh`].
+    pub fn refresh(&mut self) -> Result<()> {
+        self.runtime.block_on(self.lease.refresh())
+    }
+
+    /// Releases it, and says whether it was still there; see [`crate::Lease::release`].
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::Lease::release`].
+    pub fn release(&self) -> Result<bool> {
+        self.runtime.block_on(self.lease.release())
+    }
+
+    /// A lease for somebody else; see [`crate::Lease::hand_over`].
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::Lease::hand_over`].
+    pub fn hand_over(self) -> Result<Self> {
+        let Self { lease, runtime } = self;
+        let lease = runtime.block_on(lease.hand_over())?;
+        Ok(Self { lease, runtime })
+    }
+
+    /// A guard of it, which the background thread renews; see [`crate::Lease::into_guard`].
+    pub fn into_guard(self) -> Guard {
+        let Self { lease, runtime } = self;
+        let guard = {
+            let _in_runtime = runtime.enter();
+            lease.into_guard()
+        };
+        Guard { guard, runtime }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::env::{Env, Moment};
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{Teller, What};
+use crate::event::{Degradation, Teller, What};
 use crate::health::{Turn, Vitals};
 use crate::hold::{Fence, Hold, Loss};
 use crate::info::LockInfo;
@@ -116,6 +116,12 @@ impl Core {
             self.lines.lost(hold);
         }
         news
+    }
+
+    /// Takes note of a claim that ended in something less than its lock.
+    pub(crate) fn degraded(&self, key: &Key, to: Degradation, error: Option<&Error>) {
+        self.counters.degraded.fetch_add(1, Relaxed);
+        self.tell(key, || What::Degraded { to, error: error.map(ToString::to_string) });
     }
 
     /// Takes note that a hold was handed on to another task of this process.

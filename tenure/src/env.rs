@@ -8,6 +8,7 @@
 use std::fmt;
 use std::future::Future;
 use std::ops::{Add, Sub};
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -29,6 +30,8 @@ enum Kind {
 struct Simulated {
     start: Instant,
     random: Mutex<StdRng>,
+    /// By how much the wall clock is ahead, in microseconds.
+    skew: AtomicI64,
 }
 
 impl fmt::Debug for Simulated {
@@ -49,7 +52,15 @@ impl Env {
     /// For tests: the clock of the tokio runtime this is called in, which can be paused, and random numbers from a seed.
     pub fn simulated(seed: u64) -> Self {
         let random = Mutex::new(StdRng::seed_from_u64(seed));
-        Self(Kind::Simulated(Arc::new(Simulated { start: Instant::now(), random })))
+        Self(Kind::Simulated(Arc::new(Simulated { start: Instant::now(), random, skew: AtomicI64::new(0) })))
+    }
+
+    /// For tests: sets a simulated wall clock ahead of the runtime's by that many microseconds, or back. The clock that
+    /// deadlines are counted on goes on as before, and the system's clocks are not touched.
+    pub fn skew(&self, micros: i64) {
+        if let Kind::Simulated(simulated) = &self.0 {
+            simulated.skew.store(micros, Relaxed);
+        }
     }
 
     /// Now, on a clock that never goes back and goes on through suspend.
@@ -70,7 +81,10 @@ impl Env {
                 let time = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
                 time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1_000
             }
-            Kind::Simulated(simulated) => SIMULATED_EPOCH + simulated.start.elapsed().as_micros() as u64,
+            Kind::Simulated(simulated) => {
+                let now = SIMULATED_EPOCH + simulated.start.elapsed().as_micros() as u64;
+                now.saturating_add_signed(simulated.skew.load(Relaxed))
+            }
         }
     }
 
@@ -86,7 +100,6 @@ impl Env {
     }
 
     /// Sleeps for `duration`, to the millisecond.
-    #[cfg(any(feature = "redis", feature = "conformance"))]
     pub(crate) async fn sleep(&self, duration: Duration) {
         self.sleep_until(self.now() + duration).await;
     }

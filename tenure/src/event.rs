@@ -63,6 +63,13 @@ pub enum What {
         /// How it was lost.
         loss: Loss,
     },
+    /// A claim ended in something less than its lock: another one, or none. Two may be at work now.
+    Degraded {
+        /// In what.
+        to: Degradation,
+        /// Why; `None` where the store itself fell back, which logs why.
+        error: Option<String>,
+    },
     /// The hold was passed to the next task of this process without asking the store, when its guard went.
     HandedOn {
         /// How long it was held.
@@ -84,6 +91,28 @@ pub enum What {
     },
     /// A node that was down answers again.
     NodeUp,
+}
+
+/// What a claim ended in when its store failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Degradation {
+    /// A hold that a [`Fallback`](crate::store::Fallback) granted at its secondary store.
+    Store,
+    /// A hold on the lock that the [fallback](crate::LockBuilder::fallback) handler named.
+    Lock,
+    /// No hold at all, as the handler said.
+    Unlocked,
+}
+
+impl fmt::Display for Degradation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Degradation::Store => "held at the secondary store",
+            Degradation::Lock => "another lock is held instead",
+            Degradation::Unlocked => "going on unlocked",
+        })
+    }
 }
 
 /// Why a claim ended without a hold.
@@ -110,6 +139,8 @@ impl fmt::Display for Event {
             What::Renewed { remaining } => write!(f, "{name}: renewed, certain for {remaining:?}"),
             What::Suspect { remaining, error } => write!(f, "{name}: in doubt, certain for {remaining:?}: {error}"),
             What::Lost { fence, loss } => write!(f, "{name}: lost with fence {fence}: {loss}"),
+            What::Degraded { to, error: None } => write!(f, "{name}: degraded, {to}"),
+            What::Degraded { to, error: Some(error) } => write!(f, "{name}: degraded, {to}: {error}"),
             What::HandedOn { held, fence } => write!(f, "{name}: handed on with fence {fence} after {held:?}"),
             What::Released { held, was_ours: true } => write!(f, "{name}: released after {held:?}"),
             What::Released { held, was_ours: false } => {
@@ -175,7 +206,7 @@ impl Teller {
         }
         let event = Event { name: name.clone(), what: what() };
         match &event.what {
-            What::Lost { .. } | What::Suspect { .. } | What::NodeDown { .. } => {
+            What::Lost { .. } | What::Suspect { .. } | What::Degraded { .. } | What::NodeDown { .. } => {
                 tracing::warn!(target: "tenure", "{event}")
             }
             _ => tracing::debug!(target: "tenure", "{event}"),

@@ -5,13 +5,15 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::client::Client;
+use crate::client::{Client, Core};
 use crate::env::Moment;
 use crate::error::{Error, ErrorKind, Result};
+use crate::event::What;
 use crate::hold::{Fence, Hold, HoldState, Loss};
 use crate::info::{Meta, time};
+use crate::key::Key;
 use crate::line::Place;
-use crate::proto::{ClaimId, Op, Outcome, Release, Was};
+use crate::proto::{ClaimId, Op, Outcome, Release, Reply, Was};
 use crate::renewal::Attempt;
 
 /// A hold on a lock. It is renewed in the background for as long as the guard lives, unless the watchdog is off.
@@ -47,9 +49,21 @@ use crate::renewal::Attempt;
 pub struct Guard {
     hold: Arc<Hold>,
     client: Arc<Client>,
+    standing: Standing,
     /// Its place in the line of this process.
     place: Option<Place>,
     released: bool,
+}
+
+/// What a guard stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// A hold on its lock; without a fence, one at the secondary of a fallback store.
+    Lock,
+    /// A hold on another lock, which the user's handler named.
+    Another,
+    /// Nothing.
+    Unlocked,
 }
 
 /// What a holder knows about its hold without asking the store.
@@ -73,7 +87,20 @@ impl Guard {
         if let Some(place) = &place {
             place.holds(&hold);
         }
-        Self { hold, client, place, released: false }
+        Self { hold, client, standing: Standing::Lock, place, released: false }
+    }
+
+    /// A guard that stands for no lock, of a hold that the keeper knows nothing of.
+    pub(crate) fn unlocked(hold: Arc<Hold>, client: Arc<Client>) -> Self {
+        Self { hold, client, standing: Standing::Unlocked, place: None, released: false }
+    }
+
+    /// The same hold, taken instead of another one.
+    pub(crate) fn into_degraded(mut self) -> Self {
+        if self.standing == Standing::Lock {
+            self.standing = Standing::Another;
+        }
+        self
     }
 
     /// The lock's name.
@@ -82,8 +109,22 @@ impl Guard {
     }
 
     /// The token to pass with every write to what the lock protects.
+    ///
+    /// [`Fence::NONE`] where it is [degraded](Self::is_degraded).
     pub fn fence(&self) -> Fence {
-        self.hold.fence
+        if self.standing == Standing::Lock { self.hold.fence } else { Fence::NONE }
+    }
+
+    /// Whether it is less than a hold on its lock, because the store failed: one at the secondary of a
+    /// [`Fallback`](crate::store::Fallback), or what a [fallback](crate::LockBuilder::fallback) handler allowed.
+    ///
+    /// **Somebody else may hold the lock at the same time.** A resource that checks fences refuses what is done under
+    /// it; where nothing checks, do only what may be done twice.
+    ///
+    /// One that stands for no lock at all counts as held, for [`max_hold`](crate::LockBuilder::max_hold) where that is
+    /// set and otherwise without end, and its release says that nothing was held.
+    pub fn is_degraded(&self) -> bool {
+        self.fence() == Fence::NONE
     }
 
     /// Names this acquisition.
@@ -121,7 +162,10 @@ impl Guard {
     pub fn remaining(&self) -> Duration {
         match self.hold.loss() {
             Some(_) => Duration::ZERO,
-            None => self.hold.deadline() - self.client.core.env.now(),
+            None => {
+                let left = self.hold.deadline() - self.client.core.env.now();
+                if self.standing == Standing::Unlocked { left.min(self.hold.ttl) } else { left }
+            }
         }
     }
 
@@ -164,6 +208,9 @@ impl Guard {
     ///
     /// A renewal that was sent may still be carried out.
     pub async fn refresh(&self) -> Result<()> {
+        if self.standing == Standing::Unlocked {
+            return Ok(());
+        }
         let (hold, core, keeper) = (&self.hold, &self.client.core, &self.client.keeper);
         if !self.is_held() {
             return Err(self.lost_error(hold.loss().unwrap_or(hold.loss_by_time())));
@@ -191,20 +238,53 @@ impl Guard {
     ///
     /// When the future is dropped, the release goes on in the background.
     pub async fn release(mut self) -> Result<bool> {
-        if self.hand_on() {
-            return Ok(true);
+        let is_locked = self.is_locked();
+        let Some(op) = self.begin_release() else { return Ok(is_locked) };
+        let reply = self.client.core.apply(&self.hold.key, &op, self.hold.op_timeout).await;
+        self.end_release(reply)
+    }
+
+    /// The operation that releases; `None` where there is nothing left to do.
+    pub(crate) fn begin_release(&mut self) -> Option<Op> {
+        if !self.is_locked() || self.hand_on() {
+            return None;
         }
         self.client.keeper.retire(&self.hold);
-        let op = Op::Release(Release { id: self.hold.id, bury: self.hold.bury(), fence: self.hold.fence.get() });
         // Whoever is next in this process asks while the release is under way.
         self.place = None;
-        let reply = self.client.core.apply(&self.hold.key, &op, self.hold.op_timeout).await?;
+        Some(Op::Release(Release { id: self.hold.id, bury: self.hold.bury(), fence: self.hold.fence.get() }))
+    }
+
+    /// Whether the hold was still ours, by the answer to its release.
+    pub(crate) fn end_release(&mut self, reply: Result<Reply>) -> Result<bool> {
+        let was_ours = reply?.outcome == Outcome::Gone { was: Was::Holding };
         self.released = true;
-        let was_ours = reply.outcome == Outcome::Gone { was: Was::Holding };
         if self.hold.loss().is_none() {
             self.client.core.released(&self.hold.key, self.held_for(), was_ours);
         }
         Ok(was_ours)
+    }
+
+    /// Whether there is a lock that it stands for.
+    pub(crate) fn is_locked(&self) -> bool {
+        self.standing != Standing::Unlocked
+    }
+
+    /// Whether its hold is on a lock of another client.
+    pub(crate) fn is_elsewhere(&self) -> bool {
+        self.standing == Standing::Another
+    }
+
+    pub(crate) fn core(&self) -> Arc<Core> {
+        self.client.core.clone()
+    }
+
+    pub(crate) fn key(&self) -> &Key {
+        &self.hold.key
+    }
+
+    pub(crate) fn op_timeout(&self) -> Duration {
+        self.hold.op_timeout
     }
 
     /// Passes the hold to the next task of this process, where that may be.
@@ -215,6 +295,13 @@ impl Guard {
             self.client.core.handed_on(&self.hold.key, self.held_for(), fence);
         }
         fence.is_some()
+    }
+
+    /// The hold, which nobody keeps from now on: it is neither renewed nor released.
+    pub(crate) fn into_hold(mut self) -> Arc<Hold> {
+        self.client.keeper.retire(&self.hold);
+        self.released = true;
+        self.hold.clone()
     }
 
     pub(crate) fn since(&self) -> Moment {
@@ -232,7 +319,11 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        if !self.released && !self.hand_on() {
+        if self.standing == Standing::Unlocked {
+            let held = self.held_for();
+            self.hold.end();
+            self.client.core.tell(&self.hold.key, || What::Released { held, was_ours: false });
+        } else if !self.released && !self.hand_on() {
             self.client.keeper.release(&self.hold);
         }
     }

@@ -3,8 +3,10 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::codec::Codec;
 use crate::hold::Fence;
 use crate::key::Key;
 use crate::options::Options;
@@ -75,6 +77,18 @@ pub struct Holder {
     pub raw_meta: Bytes,
 }
 
+impl Holder {
+    /// The metadata as a value of the claimant's type. Whoever can write to the store can write it: show it, and rest
+    /// nothing on it.
+    ///
+    /// # Errors
+    ///
+    /// When it is no such value.
+    pub fn meta_as<T: DeserializeOwned>(&self, codec: &impl Codec) -> crate::Result<T> {
+        codec.decode(&self.raw_meta)
+    }
+}
+
 impl From<Entry> for Holder {
     fn from(entry: Entry) -> Self {
         Self {
@@ -116,7 +130,7 @@ impl Meta {
             let here = Self::here(options.purpose.clone());
             Bytes::from(serde_json::to_vec(&here).expect("text and a number can be encoded"))
         };
-        options.meta.clone().unwrap_or_else(default)
+        options.meta.clone().and_then(Result::ok).unwrap_or_else(default)
     }
 }
 

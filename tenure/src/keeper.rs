@@ -225,6 +225,7 @@ impl Shared {
                 None => return,
             };
             tokio::select! {
+                biased;
                 Some(()) = under_way.next() => {}
                 () = self.changed.notified() => {}
                 () = self.core.env.sleep_until(wakes_at) => {}

@@ -9,7 +9,7 @@
 //! let guard = lock.lock().await?;
 //! // Pass the token with every write, so that the resource can refuse a holder that came too late.
 //! let fence = guard.fence();
-//! // The work is dropped if the hold is lost: before anyone else can have it.
+//! // The work is dropped when the hold is no longer certain.
 //! guard.protect(async { println!("paying under {fence}") }).await?;
 //! guard.release().await?;
 //! # Ok(())
@@ -25,10 +25,14 @@
 //! * [`store`] says how to write a store of one's own, [`proto`] what a store has to do.
 
 mod agenda;
+mod all;
+mod bid;
 pub mod blocking;
 mod client;
+mod codec;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+mod degrade;
 pub mod env;
 mod error;
 mod event;
@@ -38,6 +42,8 @@ mod hold;
 mod info;
 mod keeper;
 mod key;
+mod lease;
+mod leasing;
 mod line;
 mod lock;
 mod locks;
@@ -49,17 +55,24 @@ mod parting;
 pub mod proto;
 mod renewal;
 pub mod store;
+mod ticket;
 mod waiting;
 
+pub use all::{AcquiringAll, Guards};
+pub use codec::{Codec, Json};
+pub use degrade::Instead;
 pub use error::{Error, ErrorKind, Result};
-pub use event::{Event, Events, What, Why};
+pub use event::{Degradation, Event, Events, What, Why};
 pub use guard::{Guard, HoldInfo};
 pub use health::NodeHealth;
 pub use hold::{Fence, HoldState, Loss};
 pub use info::{Holder, LockInfo, Meta};
 pub use key::Key;
+pub use lease::Lease;
+pub use leasing::Leasing;
 pub use lock::{Lock, LockBuilder};
 pub use locks::{Locks, LocksBuilder};
 pub use metrics::{Histogram, Metrics};
 pub use open::{open, open_store};
+pub use ticket::Ticket;
 pub use waiting::Acquiring;

@@ -264,7 +264,8 @@ impl Place {
 
 /// The token for whoever takes the hold over without the store; `None` where that may not be.
 fn later_fence(hold: &Hold, now: Moment) -> Option<Fence> {
-    let contact = hold.contact()?;
+    // A degraded hold is not handed on: the next one asks whether the store is back.
+    let contact = hold.contact().filter(|_| hold.fence > Fence::NONE)?;
     let fence = hold.fence.get() + 1;
     let fair = contact.waiting == 0 && now - contact.at <= FAIR;
     let certain = hold.state() == HoldState::Held && now < hold.deadline();

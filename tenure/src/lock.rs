@@ -6,25 +6,27 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::bid::Bid;
 use crate::client::Client;
+use crate::degrade;
 use crate::error::{Error, ErrorKind, Result};
 use crate::guard::Guard;
 use crate::info::{LockInfo, Meta};
 use crate::key::Key;
 use crate::options::{Options, invalid, option_setters};
 use crate::proto::{Claim, ClaimId, Owner, Refusal};
-use crate::waiting::{Acquiring, Bid};
+use crate::waiting::Acquiring;
 
 /// How many claims an owner may have where nothing else was said.
 const REENTRANT: u32 = 16;
 /// The longest owner's name, in bytes.
-const OWNER_MAX: usize = 256;
+pub(crate) const OWNER_MAX: usize = 256;
 
 /// A lock on one name. It holds nothing by itself and is cheap to clone; each acquisition stands for itself.
 #[derive(Clone)]
 pub struct Lock {
-    spec: Arc<Spec>,
-    client: Arc<Client>,
+    pub(crate) spec: Arc<Spec>,
+    pub(crate) client: Arc<Client>,
 }
 
 /// What is claimed, and how.
@@ -70,7 +72,7 @@ impl Lock {
     /// When the future is dropped, whatever the store did is undone in the background.
     pub async fn try_lock(&self) -> Result<Option<Guard>> {
         self.client.check_open()?;
-        Bid::new(self.spec.clone(), self.client.clone()).once().await
+        degrade::try_lock(&self.spec, &self.client).await
     }
 
     /// Waits until the lock is granted; [`Acquiring::timeout`] bounds the wait.
@@ -131,6 +133,16 @@ impl Lock {
     /// It only reads.
     pub async fn info(&self) -> Result<LockInfo> {
         self.client.core.info(&self.spec.key, self.spec.options.op_timeout).await
+    }
+}
+
+impl Lock {
+    pub(crate) fn bid(&self) -> Bid {
+        Bid::new(self.spec.clone(), self.client.clone())
+    }
+
+    pub(crate) fn is_of(&self, client: &Arc<Client>) -> bool {
+        Arc::ptr_eq(&self.client, client)
     }
 }
 

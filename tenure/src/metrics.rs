@@ -26,6 +26,8 @@ pub struct Metrics {
     pub renewals: u64,
     /// Claims that ended because their time or their retries were used up; they are in `failed` too.
     pub timeouts: u64,
+    /// Claims that ended in something less than their lock, as [`What::Degraded`](crate::What::Degraded) tells.
+    pub degraded: u64,
     /// How long the holds that ended had lasted, on average; zero when none has ended.
     pub average_hold: Duration,
     /// From the call to the hold.
@@ -67,6 +69,7 @@ pub(crate) struct Counters {
     pub(crate) lost: AtomicU64,
     pub(crate) renewals: AtomicU64,
     pub(crate) timeouts: AtomicU64,
+    pub(crate) degraded: AtomicU64,
     pub(crate) wait: Recorder,
     pub(crate) hold: Recorder,
 }
@@ -83,6 +86,7 @@ impl Counters {
             lost: self.lost.load(Relaxed),
             renewals: self.renewals.load(Relaxed),
             timeouts: self.timeouts.load(Relaxed),
+            degraded: self.degraded.load(Relaxed),
             average_hold: Duration::from_micros((hold.sum.as_micros() as u64).checked_div(hold.count).unwrap_or(0)),
             wait,
             hold,
@@ -133,6 +137,7 @@ impl fmt::Display for Metrics {
             ("lost", "Holds that were lost.", self.lost),
             ("renewals", "Renewals that came through.", self.renewals),
             ("timeouts", "Claims whose time for waiting was used up.", self.timeouts),
+            ("degraded", "Claims that ended in something less than their lock.", self.degraded),
         ];
         for (name, help, value) in counters {
             writeln!(f, "# HELP {prefix}_{name}_total {help}\n# TYPE {prefix}_{name}_total counter")?;

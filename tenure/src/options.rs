@@ -4,8 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-
+use crate::codec::Told;
+use crate::degrade::Handler;
 use crate::error::{Error, ErrorKind, Result};
 use crate::hold::certain_for;
 
@@ -23,7 +23,8 @@ pub(crate) struct Options {
     pub(crate) fence_memory: Duration,
     pub(crate) op_timeout: Duration,
     pub(crate) purpose: Option<String>,
-    pub(crate) meta: Option<Bytes>,
+    pub(crate) meta: Option<Told>,
+    pub(crate) fallback: Option<Handler>,
 }
 
 impl Default for Options {
@@ -41,6 +42,7 @@ impl Default for Options {
             op_timeout: Duration::from_secs(2),
             purpose: None,
             meta: None,
+            fallback: None,
         }
     }
 }
@@ -91,8 +93,13 @@ impl Options {
                 "reentrant(0) lets nobody in: give the number of claims that an owner may have, from 1",
             ));
         }
-        if let Some(n) = self.meta.as_ref().map(Bytes::len).filter(|&n| n > Self::META_MAX) {
-            return Err(invalid(format!("metadata of {n} bytes: give at most {}", Self::META_MAX)));
+        match &self.meta {
+            Some(Err(error)) => return Err(error.clone()),
+            Some(Ok(meta)) if meta.len() > Self::META_MAX => {
+                let n = meta.len();
+                return Err(invalid(format!("metadata of {n} bytes: give at most {}", Self::META_MAX)));
+            }
+            Some(Ok(_)) | None => {}
         }
         if let Some(n) = self.purpose.as_ref().map(String::len).filter(|&n| n > Self::META_MAX / 4) {
             return Err(invalid(format!("purpose of {n} bytes: give at most {}", Self::META_MAX / 4)));
@@ -101,7 +108,7 @@ impl Options {
     }
 }
 
-fn within(name: &str, value: Duration, (least, most): (Duration, Duration)) -> Result<()> {
+pub(crate) fn within(name: &str, value: Duration, (least, most): (Duration, Duration)) -> Result<()> {
     if value < least || value > most {
         return Err(invalid(format!("{name} of {value:?} is out of range: give {least:?} to {most:?}")));
     }
@@ -230,7 +237,53 @@ macro_rules! option_setters {
 
         /// Metadata of one's own that others see, at most 1 KiB, instead of host, pid and purpose.
         pub fn meta(mut self, meta: impl Into<bytes::Bytes>) -> Self {
-            self.options.meta = Some(meta.into());
+            self.options.meta = Some(Ok(meta.into()));
+            self
+        }
+
+        /// Metadata of one's own type that others see, at most 1 KiB in that format, instead of host, pid and purpose.
+        ///
+        /// What cannot be written in it is refused when the lock is built.
+        pub fn meta_as<T: serde::Serialize>(mut self, codec: &impl $crate::Codec, value: &T) -> Self {
+            self.options.meta = Some(codec.encode(value).map(bytes::Bytes::from));
+            self
+        }
+
+        /// What to do when the store fails an acquisition, after all its retries: fail with the error, which is the
+        /// default, go on without a lock, or take another one. The handler is told the lock's name and the error.
+        ///
+        /// It is not asked where the lock was busy or the claim was refused: that is an answer, no failure. What it
+        /// lets happen is told as [`What::Degraded`](crate::What::Degraded), counted as
+        /// [`Metrics::degraded`](crate::Metrics::degraded), and known to the
+        /// [guard](crate::Guard::is_degraded). The next acquisition asks the store again.
+        ///
+        /// Where several locks are taken at once it is asked for the one that is being waited for, and for no other. A
+        /// [lease](crate::Lock::lease) is never degraded.
+        ///
+        /// ```
+        /// # #[tokio::main(flavor = "current_thread")]
+        /// # async fn main() -> tenure::Result<()> {
+        /// use std::sync::Arc;
+        /// use tenure::Instead;
+        /// use tenure::store::Memory;
+        ///
+        /// let here = tenure::open("memory:").await?;
+        /// let locks = tenure::Locks::builder(Arc::new(Memory::new()))
+        ///     .fallback(move |name, error| {
+        ///         eprintln!("{name}: {error}");
+        ///         here.mutex(name).build().map_or(Instead::Fail, Instead::Lock)
+        ///     })
+        ///     .build()?;
+        /// # let guard = locks.mutex("a").build()?.lock().await?;
+        /// # assert!(!guard.is_degraded());
+        /// # Ok(())
+        /// # }
+        /// ```
+        pub fn fallback(
+            mut self,
+            handler: impl Fn(&str, &crate::Error) -> crate::Instead + Send + Sync + 'static,
+        ) -> Self {
+            self.options.fallback = Some(crate::degrade::Handler(std::sync::Arc::new(handler)));
             self
         }
     };
@@ -239,6 +292,8 @@ pub(crate) use option_setters;
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
 
     fn refusal(change: impl FnOnce(&mut Options)) -> String {
@@ -259,7 +314,7 @@ mod tests {
         assert!(refusal(|o| o.watchdog_interval = Some(Duration::ZERO)).contains("more than zero"));
         assert!(refusal(|o| o.max_hold = Some(Duration::ZERO)).starts_with("max_hold of zero"));
         assert!(refusal(|o| o.reentrant = Some(0)).starts_with("reentrant(0)"));
-        assert!(refusal(|o| o.meta = Some(Bytes::from(vec![0; 1025]))).contains("1025 bytes: give at most 1024"));
+        assert!(refusal(|o| o.meta = Some(Ok(Bytes::from(vec![0; 1025])))).contains("1025 bytes: give at most 1024"));
         assert!(refusal(|o| o.purpose = Some("x".repeat(257))).contains("257 bytes: give at most 256"));
     }
 }

@@ -226,18 +226,18 @@ async fn rights_that_are_revoked_make_the_hold_suspect_and_then_lost_until_they_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_redis_without_memory_makes_the_hold_suspect_until_there_is_room() {
+async fn a_redis_without_memory_lets_holds_go_on_and_nobody_else_in() {
     let server = Redis::start_with(&["--maxmemory-policy", "noeviction"]);
     let mut scene = Scene::begin(&server.url()).await;
     server.command(&["CONFIG", "SET", "maxmemory", "1"]);
-    let error = scene.becomes_suspect().await;
-    assert!(error.contains("raise maxmemory"), "{error}");
-    assert_every_key_expires(&server);
-    server.command(&["CONFIG", "SET", "maxmemory", "0"]);
+    let seen = next(&mut scene.events, |what| matches!(what, What::Renewed { .. })).await;
+    assert!(matches!(seen[..], [What::Renewed { .. }]), "{seen:?}");
+    let error = scene.locks.mutex("b").build().unwrap().try_lock().await.unwrap_err();
+    assert!(error.to_string().contains("raise maxmemory"), "{error}");
     scene.goes_on(&server).await;
-
-    server.command(&["CONFIG", "SET", "maxmemory", "1"]);
-    scene.is_lost(Loss::Expired).await;
+    let Scene { guard, lock, .. } = scene;
+    assert!(guard.release().await.unwrap());
     server.command(&["CONFIG", "SET", "maxmemory", "0"]);
-    scene.can_be_had_again(&server).await;
+    assert!(lock.try_lock().await.unwrap().is_some());
+    assert_every_key_expires(&server);
 }

@@ -193,3 +193,20 @@ async fn anyone_can_read_who_holds_and_who_waits() {
     drop(waiter);
     assert!(guard.fence() > Fence::NONE);
 }
+
+#[tokio::test(start_paused = true)]
+async fn metadata_of_ones_own_type_is_seen_by_others_and_never_trusted() {
+    let (ours, theirs, _store) = two_clients();
+    let told = ("invoice", 42_u64);
+    let lock = ours.mutex("a").meta_as(&tenure::Json, &told).build().unwrap();
+    let _guard = lock.lock().await.unwrap();
+    let info = theirs.info("a").await.unwrap();
+    assert_eq!(info.holders[0].meta_as::<(String, u64)>(&tenure::Json).unwrap(), ("invoice".to_owned(), 42));
+    let error = info.holders[0].meta_as::<u64>(&tenure::Json).unwrap_err();
+    assert_eq!(error.kind(), tenure::ErrorKind::Corrupt, "{error}");
+    let by_no_text = std::collections::BTreeMap::from([((1, 2), 3)]);
+    let error = ours.mutex("a").meta_as(&tenure::Json, &by_no_text).build().unwrap_err();
+    assert_eq!(error.kind(), tenure::ErrorKind::Invalid, "{error}");
+    let error = ours.mutex("a").meta_as(&tenure::Json, &"x".repeat(1_025)).build().unwrap_err();
+    assert!(error.to_string().contains("1027 bytes: give at most 1024"), "{error}");
+}

@@ -19,7 +19,7 @@ const MEMORY: Duration = Duration::from_millis(200);
 
 fn connect(redis: &Redis) -> Connection {
     let mut server = redis::Client::open(redis.url()).unwrap().get_connection().unwrap();
-    for source in [script::APPLY.source, script::READ.source] {
+    for source in [script::APPLY.source, script::KEEP.source, script::READ.source] {
         redis::cmd("SCRIPT").arg("LOAD").arg(source).exec(&mut server).unwrap();
     }
     server

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use libtest_mimic::{Arguments, Completion, Trial};
 use tempfile::TempDir;
 use tenure::conformance::{PROMISES, Promise, Subject};
-use tenure::store::{Atomic, Memory, Store};
+use tenure::store::{Atomic, Breaker, Fallback, Memory, Store};
 
 #[allow(dead_code, reason = "it also runs by itself")]
 #[path = "../examples/register.rs"]
@@ -22,6 +22,8 @@ type Setting = Arc<dyn Fn() -> Subject + Send + Sync>;
 fn stores() -> Vec<(&'static str, Setting)> {
     vec![
         ("memory", memory()),
+        ("breaker", breaker()),
+        ("fallback", fallback()),
         ("register", one_file()),
         #[cfg(feature = "sqlite")]
         ("sqlite", sqlite()),
@@ -33,6 +35,19 @@ fn stores() -> Vec<(&'static str, Setting)> {
 fn memory() -> Setting {
     let memory = Memory::new();
     Arc::new(move || subject(memory.clone(), |memory| async { memory }))
+}
+
+/// A store that passes everything on keeps every promise of what is behind it.
+fn breaker() -> Setting {
+    let memory = Memory::new();
+    Arc::new(move || subject(memory.clone(), |memory| async { Breaker::new(Arc::new(memory)) }))
+}
+
+/// With a primary that answers, as good as the primary.
+fn fallback() -> Setting {
+    let memory = Memory::new();
+    let open = |primary| async { Fallback::new(Arc::new(primary), Arc::new(Memory::new())) };
+    Arc::new(move || subject(memory.clone(), open))
 }
 
 /// A file for each trial, for it is written as a whole.

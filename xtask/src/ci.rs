@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::run::{cargo, command, output, read, run};
-use crate::{Outcome, test, tree};
+use crate::{Outcome, simulate, test, tree};
 
 type Step = (&'static str, fn() -> Outcome);
 
@@ -15,6 +15,7 @@ const STEPS: &[Step] = &[
     ("docs", docs),
     ("deny", deny),
     ("msrv", msrv),
+    ("simulate", simulate::ci),
     ("test", || test::main(&[])),
 ];
 

@@ -7,6 +7,7 @@
 //! | `servers.rs`, `install.sh` | which servers the tests need, and how a missing one is installed |
 //! | `ci.rs` | `cargo xtask ci`: the steps that a change must pass |
 //! | `tree.rs` | its first step: what the source files must look like |
+//! | `simulate.rs` | `cargo xtask simulate`: the client under random weather, and the bugs that this has to find |
 //! | `bench.rs` | `cargo xtask bench`: the benchmarks, as one table |
 //! | `run.rs` | running a command |
 
@@ -16,6 +17,7 @@ mod bench;
 mod ci;
 mod run;
 mod servers;
+mod simulate;
 mod test;
 mod tree;
 
@@ -31,6 +33,10 @@ cargo xtask: tests, checks and benchmarks of tenure
       With a FILTER, just the tests whose name contains it.
   cargo xtask ci [STEP…]
       Everything that a change must pass, or just the steps named.
+  cargo xtask simulate [--seeds N] [--seed S] [--bugs [NAME…]]
+      Plays N seeds from S on, 20000 from 0 where nothing is said: the whole client in a simulated network. A seed that
+      breaks a promise is printed with its story and the command to play it again. With --bugs, plants one known bug
+      after the other in a copy of the tree, and sees to it that each is found.
   cargo xtask bench [NAME…]
       Runs the benchmarks one after the other and ends with a table of their figures.
 
@@ -38,6 +44,8 @@ Examples:
   cargo xtask test                     everything
   cargo xtask test -- hand_off         the tests with `hand_off` in their name
   cargo xtask ci clippy docs           two steps of the checks
+  cargo xtask simulate --seeds 1 --seed 7
+                                       one seed, with its story if it fails
   cargo xtask bench                    every benchmark
 ";
 
@@ -52,9 +60,12 @@ fn main() -> ExitCode {
         [.., "-h" | "--help"] | ["help", ..] => Ok(HELP.trim_end().to_owned()),
         ["test", rest @ ..] => test::main(rest),
         ["ci", steps @ ..] => ci::main(steps),
+        ["simulate", rest @ ..] => simulate::main(rest),
         ["bench", names @ ..] => bench::main(names),
         [] => Err(HELP.trim_end().to_owned()),
-        [other, ..] => Err(format!("there is no `cargo xtask {other}`; there are test, ci and bench: see --help")),
+        [other, ..] => {
+            Err(format!("there is no `cargo xtask {other}`; there are test, ci, simulate and bench: see --help"))
+        }
     };
     match outcome {
         Ok(line) => {

@@ -62,6 +62,8 @@ pub async fn a_token_minted_elsewhere_is_taken_over(subject: Subject) {
     });
     assert_eq!(renewed.await.fence, first.fence + 10);
     assert_eq!(lock.read().await.record.fence, first.fence + 10);
+    eventually("the clock passes the next token", async || (lock.read().await.now > first.fence + 20).then_some(()))
+        .await;
     lock.apply(Op::Release(Release { id: claim.id, bury: Duration::ZERO, fence: first.fence + 20 })).await;
     let next = lock.enter(&mutex()).await.fence;
     assert!(next > first.fence + 20, "{next} after {}", first.fence + 20);

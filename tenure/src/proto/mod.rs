@@ -13,6 +13,7 @@
 //!     │                            │     answers the op
 //! ```
 
+mod answer;
 mod entry;
 mod op;
 mod record;

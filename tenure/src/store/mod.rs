@@ -22,6 +22,8 @@ use crate::key::Key;
 use crate::proto::{Op, Record, Reply};
 
 mod atomic;
+mod breaker;
+mod fallback;
 mod memory;
 mod push;
 #[cfg(feature = "redis")]
@@ -32,6 +34,8 @@ mod sqlite;
 #[cfg(feature = "redis")]
 pub use self::redis::Redis;
 pub use atomic::{Atomic, Loaded, Register, Step, step};
+pub use breaker::{Breaker, BreakerBuilder, BreakerState};
+pub use fallback::Fallback;
 pub use memory::Memory;
 pub use push::{Hub, Push, Watch};
 #[cfg(all(feature = "redis", feature = "conformance"))]

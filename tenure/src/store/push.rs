@@ -9,9 +9,9 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::future::poll_fn;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use futures_util::task::AtomicWaker;
 
@@ -51,7 +51,7 @@ impl Hub {
     pub fn watch(&self, id: ClaimId) -> Watch {
         let slot = Arc::<Slot>::default();
         self.waiting().insert(id, slot.clone());
-        Watch { id, hub: self.clone(), slot }
+        Watch(Ears::One(Place { id, hub: self.clone(), slot }))
     }
 
     /// Passes a grant on to its claim, if that is waiting here.
@@ -94,7 +94,25 @@ impl fmt::Debug for Hub {
 
 /// Listens for one claim's grant, from before the claim is sent until it is dropped.
 #[derive(Debug)]
-pub struct Watch {
+pub struct Watch(Ears);
+
+#[derive(Debug)]
+enum Ears {
+    One(Place),
+    Two(Box<Beside>),
+}
+
+/// Two stores, and whether the claim went to the second.
+#[derive(Debug)]
+struct Beside {
+    first: Watch,
+    second: Watch,
+    went: Arc<AtomicBool>,
+}
+
+/// A claim's place in its hub.
+#[derive(Debug)]
+struct Place {
     id: ClaimId,
     hub: Hub,
     slot: Arc<Slot>,
@@ -107,19 +125,39 @@ impl Watch {
     ///
     /// Nothing is lost when the future is dropped.
     pub async fn next(&mut self) -> Push {
-        poll_fn(|context| {
-            self.slot.waker.register(context.waker());
-            match self.slot.told.swap(NOTHING, Ordering::AcqRel) {
-                NOTHING => Poll::Pending,
-                CHANGED => Poll::Ready(Push::Changed),
-                fence => Poll::Ready(Push::Granted(fence)),
-            }
-        })
-        .await
+        poll_fn(|context| self.poll_next(context)).await
+    }
+
+    /// Listens at a second store too, to which the claim may go. A grant of the first counts until it `went` there;
+    /// one of the second only says that it is worth asking.
+    pub(crate) fn beside(self, second: Watch, went: Arc<AtomicBool>) -> Self {
+        Self(Ears::Two(Box::new(Beside { first: self, second, went })))
+    }
+
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Push> {
+        match &mut self.0 {
+            Ears::One(place) => place.slot.poll(context),
+            Ears::Two(both) => match both.first.poll_next(context) {
+                Poll::Ready(push) if !both.went.load(Ordering::Acquire) => Poll::Ready(push),
+                Poll::Ready(_) => Poll::Ready(Push::Changed),
+                Poll::Pending => both.second.poll_next(context).map(|_| Push::Changed),
+            },
+        }
     }
 }
 
-impl Drop for Watch {
+impl Slot {
+    fn poll(&self, context: &mut Context<'_>) -> Poll<Push> {
+        self.waker.register(context.waker());
+        match self.told.swap(NOTHING, Ordering::AcqRel) {
+            NOTHING => Poll::Pending,
+            CHANGED => Poll::Ready(Push::Changed),
+            fence => Poll::Ready(Push::Granted(fence)),
+        }
+    }
+}
+
+impl Drop for Place {
     fn drop(&mut self) {
         self.hub.waiting().remove(&self.id);
     }

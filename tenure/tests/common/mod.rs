@@ -24,6 +24,8 @@ pub enum Fault {
     LoseReply,
     /// Never answers, and never carries it out.
     Hang,
+    /// Answers that something else lies under the lock's name.
+    Foreign,
 }
 
 /// A memory store with faults. Each operation yields a few times before and after it is carried out, so that there are
@@ -159,6 +161,7 @@ impl Chaos {
         }
         match fault {
             Fault::Refuse => return Err(Error::new(ErrorKind::Unavailable, "the test refuses")),
+            Fault::Foreign => return Err(Error::new(ErrorKind::Foreign, "the test put something else there")),
             Fault::Hang => return std::future::pending().await,
             Fault::None | Fault::LoseReply => {}
         }

@@ -128,7 +128,7 @@ async fn a_damaged_record_among_many_concerns_itself_alone() {
     let store = connect(&server.url()).await;
     // It begins as a record does, and says that one entry follows.
     let damaged = format!("tenure\u{1}\u{1}{}", "x".repeat(80));
-    server.command(&["SET", "tenure:{damaged}", &damaged]);
+    server.command(&["SET", "tenure:{damaged}", &damaged, "EX", "60"]);
     let ops = ["before", "damaged", "after"].map(|name| (key(name), acquire(1)));
     let replies = store.apply_many(&ops).await;
     assert!(

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tenure::ErrorKind;
+use tenure::proto::{Renew, Was};
 use tenure::store::Store;
 use testkit::Fake;
 
@@ -87,6 +88,13 @@ async fn a_full_server_refuses_before_it_writes_and_still_lets_go() {
     server.command(&["CONFIG", "SET", "maxmemory", "1"]);
     refused(&store, ErrorKind::Unavailable, "maxmemory").await;
     assert_eq!(server.command(&["EXISTS", "tenure:{a}"]), ":0\r\n");
+    // Who is in stays in for as long as it wants, and leaves when it wants, also in company.
+    let renew = Op::Renew(Renew { id: ClaimId::new(1), ttl: Duration::from_secs(60), fence: 0 });
+    assert!(is_held(store.apply(&key("b"), &renew).await.unwrap().outcome));
+    let mixed = [(key("c"), acquire(2)), (key("b"), release(1))];
+    let replies = store.apply_many(&mixed).await;
+    assert_eq!(replies[0].as_ref().unwrap_err().kind(), ErrorKind::Unavailable);
+    assert_eq!(replies[1].as_ref().unwrap().outcome, Outcome::Gone { was: Was::Holding });
     server.command(&["CONFIG", "SET", "maxmemory", "0"]);
     hold(&store, "a", 1).await;
 }

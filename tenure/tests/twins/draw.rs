@@ -31,11 +31,13 @@ impl Twins {
         }
     }
 
-    pub(super) fn step(&mut self, shape: &Shape) -> Micros {
+    /// The time at the next call; now and then the clock is set back.
+    pub(super) fn next_time(&mut self, shape: &Shape) -> Micros {
         match self.rng.random_range(0..200) {
-            0..20 => 0,
-            199 => self.rng.random_range(0..shape.step * 100),
-            _ => self.rng.random_range(0..=shape.step),
+            0..20 => self.now,
+            197 | 198 => self.now - self.rng.random_range(0..shape.step * 100),
+            199 => self.now + self.rng.random_range(0..shape.step * 100),
+            _ => self.now + self.rng.random_range(0..=shape.step),
         }
     }
 

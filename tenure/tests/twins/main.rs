@@ -111,6 +111,8 @@ struct Call {
     ops: Vec<(usize, Op)>,
     replies: Vec<Reply>,
     records: Vec<(usize, Record)>,
+    /// What the server has forgotten by then.
+    forgotten: Vec<usize>,
 }
 
 impl History {
@@ -119,6 +121,15 @@ impl History {
     }
 
     fn call(&mut self, now: Micros, inbox: &Inbox, ops: impl IntoIterator<Item = (usize, Op)>) {
+        let before = self.calls.last().map_or(now, |call| call.now);
+        // What was over when the clock was set back is no more, though by that clock it would not be over yet.
+        let over = |(_, record): &(usize, &mut Record)| now < before && record.expires <= before;
+        let over = self.records.iter_mut().enumerate().filter(over);
+        let forgotten = over.map(|(lock, record)| {
+            *record = Record::default();
+            lock
+        });
+        let forgotten = forgotten.collect();
         let (ops, mut replies): (Vec<_>, _) = (ops.into_iter().collect(), Vec::new());
         for (lock, op) in &ops {
             let (reply, grants) = self.records[*lock].apply(op, At { now, inbox });
@@ -127,7 +138,7 @@ impl History {
         }
         let touched: BTreeSet<usize> = ops.iter().map(|(lock, _)| *lock).collect();
         let records = touched.into_iter().map(|lock| (lock, self.records[lock].clone())).collect();
-        self.calls.push(Call { now, inbox: inbox.clone(), ops, replies, records });
+        self.calls.push(Call { now, inbox: inbox.clone(), ops, replies, records, forgotten });
     }
 }
 
@@ -156,7 +167,7 @@ impl Twins {
         let shape = self.shape();
         let mut history = History::new(self.rng.random_range(1..=3));
         for _ in 0..self.rng.random_range(50..500) {
-            self.now += self.step(&shape);
+            self.now = self.next_time(&shape);
             let many = if self.rng.random_bool(0.7) { 1 } else { self.rng.random_range(2..=5) };
             let inbox = Inbox::from(["", "one", "two"][self.rng.random_range(0..3)]);
             let ops: Vec<_> = (0..many).map(|_| self.op(&history, &shape)).collect();
@@ -173,6 +184,9 @@ impl Twins {
     }
 
     fn pack(&self, call: &Call, packed: &mut Vec<u8>) {
+        for lock in &call.forgotten {
+            packed.extend(redis::cmd("DEL").arg(self.key(*lock)).get_packed_command());
+        }
         let one = |(lock, op): &(usize, Op)| script::Call::new(self.key(*lock).as_bytes(), op, &call.inbox);
         let calls: Vec<_> = call.ops.iter().map(one).collect();
         let mut apply = Cmd::new();
@@ -194,11 +208,12 @@ impl Twins {
         self.histories += 1;
         let mut packed = Vec::new();
         history.calls.iter().for_each(|call| self.pack(call, &mut packed));
-        let count = history.calls.iter().map(|call| 1 + 2 * call.records.len()).sum();
+        let count = history.calls.iter().map(|call| 1 + call.forgotten.len() + 2 * call.records.len()).sum();
         let mut values = self.server.req_packed_commands(&packed, 0, count).unwrap().into_iter();
         let mut before: BTreeMap<usize, &Record> = BTreeMap::new();
         for call in &history.calls {
             let context = || format!("at {} of {:?}\nfrom {before:#?}", call.now, call.ops);
+            call.forgotten.iter().for_each(|_| drop(values.next()));
             let replies = script::replies(call.ops.len(), values.next().unwrap());
             let replies = replies.unwrap_or_else(|value| panic!("{value:?} {}", context()));
             for ((reply, expected), (_, op)) in replies.into_iter().zip(&call.replies).zip(&call.ops) {

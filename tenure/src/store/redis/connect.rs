@@ -6,7 +6,7 @@ use redis::{Client, Cmd, Pipeline, TlsCertificates, Value};
 
 use super::errors;
 use super::keys::Keys;
-use super::script::{APPLY, READ};
+use super::script::{APPLY, KEEP, READ};
 use super::transport::Transport;
 use super::url::Config;
 use crate::error::{Error, ErrorKind, Result};
@@ -37,7 +37,7 @@ fn authority(path: &Path) -> Result<Vec<u8>> {
 
 /// What loads the scripts.
 pub(super) fn scripts() -> Vec<Cmd> {
-    [&APPLY, &READ].map(|script| redis::cmd("SCRIPT").arg("LOAD").arg(script.source).take()).into()
+    [&APPLY, &KEEP, &READ].map(|script| redis::cmd("SCRIPT").arg("LOAD").arg(script.source).take()).into()
 }
 
 /// Asks whether this user may call what is listed in ARGV, each a command with its arguments, parted by spaces: a script

@@ -35,6 +35,12 @@ impl Script {
 pub static APPLY: LazyLock<Script> =
     LazyLock::new(|| Script::new(concat!(include_str!("short.lua"), include_str!("apply.lua"))));
 
+/// The same for renewals and releases alone: they take no more room, and are let through where the memory is full. So
+/// holds go on, and end.
+pub static KEEP: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(concat!("#!lua flags=allow-oom\n", include_str!("short.lua"), include_str!("apply.lua")))
+});
+
 /// The script that [`read_command`] calls.
 pub static READ: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("read.lua")));
 
@@ -51,6 +57,8 @@ pub struct Call {
     parts: Vec<u8>,
     key: usize,
     what: usize,
+    /// Whether somebody may enter by it.
+    enters: bool,
 }
 
 impl Call {
@@ -82,7 +90,7 @@ impl Call {
             Op::Renew(op) => parts.extend(op.id.as_bytes()),
             Op::Release(op) => parts.extend(op.id.as_bytes()),
         }
-        Self { parts, key, what }
+        Self { parts, key, what, enters: matches!(op, Op::Acquire(_)) }
     }
 }
 
@@ -122,11 +130,12 @@ fn double(number: u64) -> [u8; 8] {
 pub fn command(calls: &[Call]) -> Cmd {
     let bytes: usize = calls.iter().map(|call| call.parts.len()).sum();
     let mut cmd = Cmd::with_capacity(3 + 3 * calls.len(), 64 + bytes);
-    cmd.arg("EVALSHA").arg(&APPLY.sha).arg(calls.len());
+    let script = if calls.iter().any(|call| call.enters) { &APPLY } else { &KEEP };
+    cmd.arg("EVALSHA").arg(&script.sha).arg(calls.len());
     for Call { parts, key, .. } in calls {
         cmd.arg(&parts[..*key]);
     }
-    for Call { parts, key, what } in calls {
+    for Call { parts, key, what, .. } in calls {
         cmd.arg(&parts[*key..*what]).arg(&parts[*what..]);
     }
     cmd

@@ -1,0 +1,184 @@
+//! What happened, and whether it may: every promise that is watched while a scenario runs.
+//!
+//! It goes by what the holders believe ([`Guard::is_held`]), what they are told, and what the store has after each
+//! operation. The first broken promise is the failure of the scenario.
+//!
+//! The lines of a history are only written where they are wanted: when a seed that failed is played again.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use tenure::Fence;
+use tenure::proto::Record;
+use tokio::time::{Instant, sleep_until};
+
+use crate::asking::Asking;
+use crate::lock::{Claimant, Lock};
+use crate::scenario::{Scenario, Weather};
+
+pub(crate) struct History {
+    pub(crate) start: Instant,
+    pub(crate) scenario: Arc<Scenario>,
+    recording: bool,
+    told: Mutex<Told>,
+}
+
+#[derive(Default)]
+pub(crate) struct Told {
+    lines: Vec<String>,
+    failure: Option<String>,
+    pub(crate) locks: Vec<Lock>,
+    pub(crate) counts: Counts,
+}
+
+/// How much of what a scenario was worth its time for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) holds: u64,
+    pub(crate) waits: u64,
+    pub(crate) lost: u64,
+    pub(crate) refused_writes: u64,
+    pub(crate) overlaps: u64,
+    pub(crate) handed_on: u64,
+}
+
+impl Counts {
+    pub(crate) fn add(&mut self, more: &Self) {
+        self.holds += more.holds;
+        self.waits += more.waits;
+        self.lost += more.lost;
+        self.refused_writes += more.refused_writes;
+        self.overlaps += more.overlaps;
+        self.handed_on += more.handed_on;
+    }
+}
+
+/// Writes a line of the history, if lines are written.
+macro_rules! note {
+    ($history:expr, $($line:tt)*) => {
+        if $history.is_recording() {
+            $history.line(format_args!($($line)*));
+        }
+    };
+}
+pub(crate) use note;
+
+impl History {
+    pub(crate) fn new(scenario: Arc<Scenario>, recording: bool) -> Self {
+        let locks = scenario.locks.iter().map(|_| Lock::default()).collect();
+        let told = Mutex::new(Told { locks, ..Told::default() });
+        Self { start: Instant::now(), scenario, recording, told }
+    }
+
+    pub(crate) fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    pub(crate) fn is_recording(&self) -> bool {
+        self.recording
+    }
+
+    pub(crate) fn line(&self, line: fmt::Arguments<'_>) {
+        let at = self.start.elapsed().as_secs_f64();
+        self.told().lines.push(format!("{at:9.3} {line}"));
+    }
+
+    /// A promise was broken.
+    pub(crate) fn fail(&self, what: impl Into<String>) {
+        let what = what.into();
+        note!(self, "BROKEN: {what}");
+        self.told().failure.get_or_insert(what);
+    }
+
+    pub(crate) fn demand(&self, kept: bool, what: impl FnOnce() -> String) {
+        if !kept {
+            self.fail(what());
+        }
+    }
+
+    pub(crate) fn count(&self, count: impl FnOnce(&mut Counts)) {
+        count(&mut self.told().counts);
+    }
+
+    pub(crate) fn has_failed(&self) -> bool {
+        self.told().failure.is_some()
+    }
+
+    /// The lines, the failure, and the counts.
+    pub(crate) fn close(&self) -> (Vec<String>, Option<String>, Counts) {
+        let mut told = self.told();
+        (std::mem::take(&mut told.lines), told.failure.take(), told.counts)
+    }
+
+    /// Whether a storm raged at that time, or had left its traces.
+    pub(crate) fn is_troubled(&self, at: Instant) -> bool {
+        self.scenario.weather >= Weather::Storm && at < self.start + self.scenario.clear_at + self.scenario.aftermath()
+    }
+
+    /// Waits until a storm is over and its traces are gone.
+    pub(crate) async fn over(&self) {
+        sleep_until(self.start + self.scenario.clear_at + self.scenario.aftermath()).await;
+    }
+
+    /// Somebody asks for a lock, and does so for as long as the result lives.
+    pub(crate) fn ask(self: &Arc<Self>, who: Claimant) -> Asking {
+        Asking::new(self, who)
+    }
+
+    /// Somebody wants to write under its token what the lock protects.
+    pub(crate) fn write(&self, lock: usize, fence: Fence) {
+        let mut told = self.told();
+        let Told { locks, counts, .. } = &mut *told;
+        let lock = &mut locks[lock];
+        let order = lock.order.get(&fence.get()).copied();
+        if fence.get() < lock.written.0 || fence == Fence::NONE {
+            counts.refused_writes += 1;
+            return;
+        }
+        let last = lock.written.1;
+        lock.written = (fence.get(), order.unwrap_or(last).max(last));
+        drop(told);
+        self.demand(order.is_none_or(|order| order >= last), || {
+            format!("the resource took a write under fence {fence} after one that was granted later")
+        });
+    }
+
+    /// A guard goes, with or without its hold.
+    pub(crate) fn gone(&self, lock: usize) {
+        let mut told = self.told();
+        let lock = &mut told.locks[lock];
+        lock.look();
+        lock.idle_since = lock.holds.iter().all(|held| held.over).then(Instant::now);
+    }
+
+    /// A hold was told lost. Its place in the store may remain for a little.
+    pub(crate) fn lost(&self, lock: usize) {
+        let mut told = self.told();
+        told.counts.lost += 1;
+        told.locks[lock].abandoned = true;
+        drop(told);
+        self.gone(lock);
+    }
+
+    /// All clocks but the store's jump by that much next, and nobody can do anything meanwhile.
+    pub(crate) fn suspend(&self, time: Duration) {
+        for held in self.told().locks.iter_mut().flat_map(|lock| &mut lock.holds) {
+            held.over |= held.guard.upgrade().is_none_or(|guard| guard.remaining() <= time);
+        }
+    }
+
+    /// What the store has after an operation.
+    pub(crate) fn seen(&self, lock: usize, record: &Record) {
+        let broken = self.told().locks[lock].seen(record);
+        if let Some(broken) = broken {
+            self.fail(broken);
+        }
+    }
+
+    /// Looks whether everyone who was in is still in, or was rightly told that it is not.
+    pub(crate) fn look(&self) {
+        let revived = self.told().locks.iter_mut().any(Lock::look);
+        self.demand(!revived, || "a hold that was over is held again".to_owned());
+    }
+}
