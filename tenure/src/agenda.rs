@@ -1,9 +1,11 @@
 //! What the keeper has to do, by time.
 //!
 //! A hold has one entry: its next renewal, or its deadline while one is under way or where there is none to come.
-//! Renewals that are due together are done in the order of their deadlines, those in doubt first.
+//! Renewals that are due wait for room on the way to the store, and go in the order of their deadlines, those in doubt
+//! first; then releases.
 
-use std::collections::BTreeMap;
+use std::cmp::{Ordering, Reverse};
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -28,6 +30,17 @@ pub(crate) struct Agenda {
     pub(crate) partings: usize,
     pub(crate) task: Option<JoinHandle<()>>,
     pub(crate) client_gone: bool,
+    /// Renewals that are due and not sent yet.
+    renewals: BinaryHeap<Reverse<Urgency>>,
+    /// Releases that are due and not sent yet.
+    releases: VecDeque<Parting>,
+}
+
+/// A renewal that is due: those in doubt first, then by deadline.
+#[derive(Debug)]
+struct Urgency {
+    rank: (bool, Moment, u64),
+    hold: Arc<Hold>,
 }
 
 #[derive(Debug)]
@@ -63,6 +76,8 @@ impl Agenda {
             partings: 0,
             task: None,
             client_gone: false,
+            renewals: BinaryHeap::new(),
+            releases: VecDeque::new(),
         }
     }
 
@@ -84,29 +99,50 @@ impl Agenda {
         self.items.insert((due, serial), item);
     }
 
-    /// Takes what is due off it. A hold stays on it with its deadline.
-    pub(crate) fn take_due(&mut self, now: Moment) -> Round {
-        let mut round = Round::default();
+    /// Takes what is due off it; gives the holds that are lost by now. A hold stays on it with its deadline.
+    pub(crate) fn take_due(&mut self, now: Moment) -> Vec<Arc<Hold>> {
+        let mut lost = Vec::new();
         let soon = (now + GATHER, u64::MAX);
         let due =
             self.items.range(..=soon).filter(|((moment, _), item)| *moment <= now || item.may_be_early(*moment, now));
         let due: Vec<_> = due.map(|(at, _)| *at).collect();
         for at in due {
             match self.items.remove(&at) {
-                Some(Item::Hold(hold)) if hold.deadline() <= now => round.lost.push(hold),
+                Some(Item::Hold(hold)) if hold.deadline() <= now => lost.push(hold),
                 Some(Item::Hold(hold)) => {
                     let deadline = hold.deadline();
                     self.insert(deadline, Item::Hold(hold.clone()));
                     if at.0 < deadline && hold.watchdog != Watchdog::Off {
-                        round.renewals.push(hold);
+                        let rank = (hold.state() != HoldState::Suspect, deadline, hold.serial);
+                        self.renewals.push(Reverse(Urgency { rank, hold }));
                     }
                 }
-                Some(Item::Part(parting)) => round.partings.push(*parting),
+                Some(Item::Part(parting)) => self.releases.push_back(*parting),
                 None => {}
             }
         }
-        round.renewals.sort_by_key(|hold| (hold.state() != HoldState::Suspect, hold.deadline()));
+        lost
+    }
+
+    /// The most urgent of what is due, as much as there is room for.
+    pub(crate) fn next(&mut self, room: usize) -> Round {
+        let mut round = Round::default();
+        while round.renewals.len() < room
+            && let Some(Reverse(Urgency { hold, .. })) = self.renewals.pop()
+        {
+            // It may have ended meanwhile, or its user has renewed it.
+            if !hold.is_over() && Moment(hold.due.load(Relaxed)) == hold.deadline() {
+                round.renewals.push(hold);
+            }
+        }
+        let room = (room - round.renewals.len()).min(self.releases.len());
+        round.releases = self.releases.drain(..room).collect();
         round
+    }
+
+    /// Whether nothing is left to do.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.items.is_empty() && self.releases.is_empty()
     }
 
     /// Makes every renewal due that has none to come: what was under way in a runtime that ended never comes back.
@@ -147,11 +183,30 @@ impl Item {
     }
 }
 
-/// What one round has to do.
+/// What is sent at once.
 #[derive(Default)]
 pub(crate) struct Round {
     /// In the order in which they are to be made.
     pub(crate) renewals: Vec<Arc<Hold>>,
-    pub(crate) partings: Vec<Parting>,
-    pub(crate) lost: Vec<Arc<Hold>>,
+    pub(crate) releases: Vec<Parting>,
 }
+
+impl Ord for Urgency {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.rank.cmp(&other.rank)
+    }
+}
+
+impl PartialOrd for Urgency {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Urgency {
+    fn eq(&self, other: &Self) -> bool {
+        self.rank == other.rank
+    }
+}
+
+impl Eq for Urgency {}

@@ -56,6 +56,8 @@ const DOWN_AT: u32 = 3;
 pub(crate) struct Vitals {
     /// When the last sample was taken: a request that was sent before is none.
     sampled_at: AtomicU64,
+    /// When the last answer came.
+    answered_at: AtomicU64,
     /// The last sample was a failure.
     troubled: AtomicBool,
     beats: Mutex<Beats>,
@@ -64,6 +66,8 @@ pub(crate) struct Vitals {
 #[derive(Debug, Default)]
 struct Beats {
     round_trip: Option<RoundTrip>,
+    /// Of answers alone.
+    answer: Option<RoundTrip>,
     failure_rate: f64,
     failures: u32,
     down: bool,
@@ -90,11 +94,17 @@ pub(crate) struct Pulse {
     pub(crate) attempt: Duration,
     /// Which share of the requests fails.
     pub(crate) failure_rate: f64,
+    /// How long the node may be silent before what was sent no longer counts as under way, and more is sent.
+    pub(crate) silence: Duration,
 }
+
+/// The least and the most of that.
+const SILENCE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 
 impl Vitals {
     /// Takes note of an answer to what was sent at `sent`.
     pub(crate) fn answered(&self, sent: Moment, now: Moment) -> Option<Turn> {
+        self.answered_at.store(now.0, Relaxed);
         let troubled = self.troubled.load(Relaxed);
         if sent.0 < self.sampled_at.load(Relaxed) && !troubled {
             return None;
@@ -102,7 +112,8 @@ impl Vitals {
         let mut beats = self.beats();
         self.sampled_at.store(now.0, Relaxed);
         self.troubled.store(false, Relaxed);
-        beats.sample(now - sent);
+        RoundTrip::sample(&mut beats.round_trip, now - sent);
+        RoundTrip::sample(&mut beats.answer, now - sent);
         beats.failure_rate -= beats.failure_rate / 8.0;
         beats.failures = 0;
         std::mem::take(&mut beats.down).then_some(Turn::Up)
@@ -122,7 +133,7 @@ impl Vitals {
         self.sampled_at.store(now.0, Relaxed);
         self.troubled.store(true, Relaxed);
         if no_reply && beats.round_trip.is_none_or(|usual| waited.as_secs_f64() > usual.smoothed) {
-            beats.sample(waited);
+            RoundTrip::sample(&mut beats.round_trip, waited);
         }
         beats.failure_rate += (1.0 - beats.failure_rate) / 8.0;
         beats.failures = beats.failures.saturating_add(1);
@@ -131,9 +142,15 @@ impl Vitals {
         news.then_some(Turn::Down)
     }
 
+    /// When the last answer came.
+    pub(crate) fn answered_at(&self) -> Moment {
+        Moment(self.answered_at.load(Relaxed))
+    }
+
     pub(crate) fn pulse(&self) -> Pulse {
         let beats = self.beats();
-        Pulse { attempt: beats.attempt(), failure_rate: beats.failure_rate }
+        let silence = beats.answer.map_or(SILENCE.0, |answer| (2 * answer.most()).clamp(SILENCE.0, SILENCE.1));
+        Pulse { attempt: beats.attempt(), failure_rate: beats.failure_rate, silence }
     }
 
     pub(crate) fn health(&self, node: String, holds: usize, soonest_deadline: Option<Duration>) -> NodeHealth {
@@ -156,19 +173,25 @@ impl Vitals {
     }
 }
 
-impl Beats {
-    fn sample(&mut self, took: Duration) {
+impl RoundTrip {
+    fn sample(trip: &mut Option<Self>, took: Duration) {
         let took = took.as_secs_f64();
-        let Some(trip) = &mut self.round_trip else {
-            self.round_trip = Some(RoundTrip { smoothed: took, deviation: took / 2.0 });
+        let Some(trip) = trip else {
+            *trip = Some(Self { smoothed: took, deviation: took / 2.0 });
             return;
         };
         trip.deviation += ((took - trip.smoothed).abs() - trip.deviation) / 4.0;
         trip.smoothed += (took - trip.smoothed) / 8.0;
     }
 
+    fn most(self) -> Duration {
+        Duration::from_secs_f64(self.smoothed + 4.0 * self.deviation)
+    }
+}
+
+impl Beats {
     fn attempt(&self) -> Duration {
-        self.round_trip.map_or(Duration::ZERO, |trip| Duration::from_secs_f64(trip.smoothed + 4.0 * trip.deviation))
+        self.round_trip.map_or(Duration::ZERO, RoundTrip::most)
     }
 }
 
@@ -203,7 +226,7 @@ mod tests {
     #[test]
     fn three_attempts_with_their_pauses_fit_into_what_is_left_whatever_the_round_trip() {
         for attempt in (1..500).map(|n| n * MS) {
-            let pulse = Pulse { attempt, failure_rate: 0.0 };
+            let pulse = Pulse { attempt, ..Pulse::default() };
             let mut left = certain_for(TTL).saturating_sub(pulse.interval(TTL, OP));
             for failures in 0..3 {
                 let limit = pulse.limit(left, failures, OP);

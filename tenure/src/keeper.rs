@@ -14,7 +14,7 @@
 //! they left is released; where its runtime ended first, the next hold starts it anew in its own.
 
 use std::future::Future;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::Notify;
 
-use crate::agenda::{Agenda, Item, Parting};
+use crate::agenda::{Agenda, Item, Parting, Round};
 use crate::client::Core;
 use crate::env::{self, Moment};
 use crate::error::Result;
@@ -34,6 +34,10 @@ use crate::renewal::{Attempt, batches};
 
 /// How many operations go into one `apply_many`: enough to spare the store, few enough not to hold it up.
 pub(crate) const BATCH: usize = 100;
+/// How many operations are under way at the same time. More would only queue up at the store, where nothing can overtake
+/// them, and where their waiting would be taken for the store's slowness: a hundred thousand renewals at once, after a
+/// pause say, would time each other out.
+const WINDOW: usize = 1_000;
 #[derive(Debug)]
 pub(crate) struct Keeper {
     shared: Arc<Shared>,
@@ -45,12 +49,22 @@ pub(crate) struct Shared {
     agenda: Mutex<Agenda>,
     changed: Notify,
     pub(crate) idle: Notify,
+    /// How many operations are under way, less those that are overdue.
+    under_way: AtomicUsize,
 }
 
 impl Keeper {
     pub(crate) fn new(core: Arc<Core>) -> Self {
         let agenda = Mutex::new(Agenda::new());
-        Self { shared: Arc::new(Shared { core, agenda, changed: Notify::new(), idle: Notify::new() }) }
+        Self {
+            shared: Arc::new(Shared {
+                core,
+                agenda,
+                changed: Notify::new(),
+                idle: Notify::new(),
+                under_way: AtomicUsize::new(0),
+            }),
+        }
     }
 
     /// Keeps a hold from now on.
@@ -190,18 +204,21 @@ impl Shared {
     async fn run(self: Arc<Self>) {
         let mut under_way: FuturesUnordered<BoxFuture<'_, ()>> = FuturesUnordered::new();
         loop {
-            let round = self.agenda().take_due(self.core.env.now());
-            for hold in round.lost {
+            let lost = self.agenda().take_due(self.core.env.now());
+            for hold in lost {
                 self.lose_by_time(&hold);
             }
+            let room = WINDOW.saturating_sub(self.under_way.load(Relaxed));
+            let Round { renewals, mut releases } = self.agenda().next(room);
             let pulse = self.core.vitals.pulse();
-            for batch in batches(&round.renewals, pulse, self.core.env.now()) {
-                under_way.push(Box::pin(self.renew(batch, pulse)));
+            for batch in batches(&renewals, pulse, self.core.env.now()) {
+                let slot = Slot::take(&self, batch.len());
+                under_way.push(Box::pin(slot.during(self.renew(batch, pulse), pulse.silence)));
             }
-            let mut partings = round.partings;
-            while !partings.is_empty() {
-                let rest = partings.split_off(partings.len().min(BATCH));
-                under_way.push(Box::pin(self.part(std::mem::replace(&mut partings, rest))));
+            while !releases.is_empty() {
+                let batch: Vec<_> = releases.drain(..releases.len().min(BATCH)).collect();
+                let slot = Slot::take(&self, batch.len());
+                under_way.push(Box::pin(slot.during(self.part(batch), pulse.silence)));
             }
             let wakes_at = match self.rest(under_way.is_empty()) {
                 Some(moment) => moment,
@@ -219,7 +236,7 @@ impl Shared {
     /// Until when there is nothing to do; `None` when there never will be.
     fn rest(&self, nothing_under_way: bool) -> Option<Moment> {
         let mut agenda = self.agenda();
-        if agenda.client_gone && agenda.items.is_empty() && nothing_under_way {
+        if agenda.client_gone && agenda.is_empty() && nothing_under_way {
             agenda.task = None;
             return None;
         }
@@ -237,5 +254,44 @@ impl Shared {
         if self.core.lose(hold, loss) && loss == Loss::MaxHold {
             self.release(hold, None);
         }
+    }
+}
+
+/// Room that operations take for as long as they are under way: until the answer, or until the store has been silent for
+/// some time, so that what hangs keeps nobody else from being sent. As with TCP's timer (RFC 6298, 5.3), any answer shows
+/// that it is at work.
+struct Slot<'a> {
+    shared: &'a Shared,
+    size: usize,
+}
+
+impl<'a> Slot<'a> {
+    fn take(shared: &'a Shared, size: usize) -> Self {
+        shared.under_way.fetch_add(size, Relaxed);
+        Self { shared, size }
+    }
+
+    async fn during(self, work: impl Future<Output = ()>, silence: Duration) {
+        let mut work = std::pin::pin!(work);
+        let (shared, core) = (self.shared, &self.shared.core);
+        let sent = core.env.now();
+        loop {
+            let left = (core.vitals.answered_at().max(sent) + silence) - core.env.now();
+            if left.is_zero() {
+                break;
+            }
+            if core.env.timeout(left, &mut work).await.is_some() {
+                return;
+            }
+        }
+        drop(self);
+        shared.changed.notify_one();
+        work.await;
+    }
+}
+
+impl Drop for Slot<'_> {
+    fn drop(&mut self) {
+        self.shared.under_way.fetch_sub(self.size, Relaxed);
     }
 }

@@ -122,6 +122,23 @@ async fn a_lock_that_the_store_hangs_on_takes_no_other_with_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_crowd_that_is_due_at_once_does_not_time_itself_out() {
+    let (locks, store) = client();
+    let mut guards = Vec::new();
+    for n in 0..10_000 {
+        guards.push(hold(&locks, &format!("lock-{n}"), ms(3_000)).await);
+    }
+    let mut events = locks.events();
+    // All of them take the store 1.5 s, and 2 s are left when they are due.
+    store.cost(Duration::from_micros(150));
+    sleep(ms(20_000)).await;
+    assert_eq!(guards.iter().filter(|guard| !guard.is_held()).count(), 0);
+    while let Ok(Some(event)) = timeout(ms(0), events.recv()).await {
+        assert!(matches!(event.what, What::Renewed { .. }), "{event}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_dead_node_of_five_takes_no_lock_of_the_others_with_it() {
     let (locks, store) = client();
     let mut guards = Vec::new();

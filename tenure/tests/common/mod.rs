@@ -43,6 +43,8 @@ struct State {
     mute: AtomicBool,
     ops: Mutex<Vec<Op>>,
     delay: Mutex<Duration>,
+    /// What each operation costs, and until when those cost that were sent before.
+    cost: Mutex<(Duration, Option<tokio::time::Instant>)>,
     hung: Mutex<Option<Named>>,
     sends: Mutex<Vec<Send>>,
     /// Where the muted listen.
@@ -74,6 +76,7 @@ impl Chaos {
             mute: AtomicBool::new(false),
             ops: Mutex::default(),
             delay: Mutex::default(),
+            cost: Mutex::default(),
             hung: Mutex::default(),
             sends: Mutex::default(),
             hub: Hub::new(),
@@ -92,6 +95,11 @@ impl Chaos {
     /// How long each round trip takes from now on.
     pub fn delay(&self, delay: Duration) {
         *self.state.delay.lock().unwrap() = delay;
+    }
+
+    /// How long the store works for each operation from now on, one after the other.
+    pub fn cost(&self, cost: Duration) {
+        *self.state.cost.lock().unwrap() = (cost, None);
     }
 
     /// Never answers anything in which such a lock is.
@@ -132,6 +140,14 @@ impl Chaos {
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
         }
+        let done = {
+            let mut cost = self.state.cost.lock().unwrap();
+            let now = tokio::time::Instant::now();
+            let done = cost.1.unwrap_or(now).max(now) + cost.0 * ops.len() as u32;
+            cost.1 = Some(done);
+            done
+        };
+        tokio::time::sleep_until(done).await;
         if hung.is_some_and(|hung| ops.iter().any(|(key, _)| hung(key.as_str()))) {
             std::future::pending::<()>().await;
         }
