@@ -78,3 +78,8 @@ pub use metrics::{Histogram, Metrics};
 pub use open::{open, open_store};
 pub use ticket::Ticket;
 pub use waiting::Acquiring;
+
+/// Its examples are tried, too.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
