@@ -25,7 +25,7 @@ use crate::store::Store;
 pub(crate) struct Client {
     pub(crate) core: Arc<Core>,
     pub(crate) keeper: Keeper,
-    pub(crate) options: Options,
+    pub(crate) options: Arc<Options>,
     pub(crate) prefix: String,
     pub(crate) closed: AtomicBool,
 }

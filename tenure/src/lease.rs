@@ -168,7 +168,7 @@ impl Lease {
         let Self { client, ticket, deadline, .. } = self;
         let options = Options { watchdog: true, watchdog_interval: None, ..unattended(&client.options, ticket.term) };
         let (meta, owner, max) = (Meta::bytes(&options), Some(ticket.owner), u32::MAX);
-        let spec = Spec { key: ticket.key, claim: ticket.claim, owner, max, meta, options };
+        let spec = Spec { key: ticket.key, claim: ticket.claim, owner, max, meta, options: options.into() };
         let (now, ambiguous) = (client.core.env.now(), ticket.bury);
         let granted = Granted { id: ticket.id, fence: ticket.fence, now, deadline, ambiguous, contact: None };
         let hold = client.keeper.hold(&spec, granted);

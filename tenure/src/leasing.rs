@@ -65,7 +65,7 @@ impl Lock {
         let of_its_own = || Owner::new(ClaimId::new(self.client.core.env.bits()).to_string());
         let (key, meta) = (key.clone(), meta.clone());
         let owner = Some(owner.clone().unwrap_or_else(of_its_own));
-        Ok(Arc::new(Spec { key, claim: *claim, owner, max: *max, meta, options: unattended(options, term) }))
+        Ok(Arc::new(Spec { key, claim: *claim, owner, max: *max, meta, options: unattended(options, term).into() }))
     }
 }
 

@@ -37,7 +37,7 @@ pub(crate) struct Spec {
     pub(crate) owner: Option<Owner>,
     pub(crate) max: u32,
     pub(crate) meta: Bytes,
-    pub(crate) options: Options,
+    pub(crate) options: Arc<Options>,
 }
 
 impl Lock {
@@ -163,7 +163,7 @@ pub struct LockBuilder {
     pub(crate) permits: u32,
     pub(crate) limit: u32,
     pub(crate) owner: Option<Owner>,
-    pub(crate) options: Options,
+    pub(crate) options: Arc<Options>,
 }
 
 impl LockBuilder {

@@ -55,7 +55,7 @@ impl Locks {
 
     /// A client of that store, with options of one's own as the defaults of its locks.
     pub fn builder(store: Arc<dyn Store>) -> LocksBuilder {
-        LocksBuilder { store, options: Options::default(), prefix: "tenure".to_owned(), env: Env::system() }
+        LocksBuilder { store, options: Arc::default(), prefix: "tenure".to_owned(), env: Env::system() }
     }
 
     /// A lock that one holder has at a time.
@@ -216,7 +216,7 @@ impl fmt::Debug for Locks {
 #[must_use = "nothing is made before `build`"]
 pub struct LocksBuilder {
     store: Arc<dyn Store>,
-    options: Options,
+    options: Arc<Options>,
     prefix: String,
     env: Env,
 }

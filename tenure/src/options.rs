@@ -122,12 +122,17 @@ pub(crate) fn invalid(message: impl Into<String>) -> Error {
 /// The setters that a client's and a lock's builder share.
 macro_rules! option_setters {
     () => {
+        /// The options, apart from those of others that were the same so far.
+        fn set(&mut self) -> &mut $crate::options::Options {
+            std::sync::Arc::make_mut(&mut self.options)
+        }
+
         /// How long a hold lasts unless it is renewed: 30 s by default, 10 ms to 7 days.
         ///
         /// It is how long others wait after a holder crashed, and how long a holder can be cut off from the store
         /// before its hold is lost.
         pub fn ttl(mut self, ttl: Duration) -> Self {
-            self.options.ttl = ttl;
+            self.set().ttl = ttl;
             self
         }
 
@@ -136,13 +141,13 @@ macro_rules! option_setters {
         /// It is asked for three times as often. A waiter that died costs the others at most this when its turn comes;
         /// one that was paused for longer queues again at the back.
         pub fn patience(mut self, patience: Duration) -> Self {
-            self.options.patience = patience;
+            self.set().patience = patience;
             self
         }
 
         /// Whether holds are renewed in the background for as long as their guards live: they are by default.
         pub fn watchdog(mut self, on: bool) -> Self {
-            self.options.watchdog = on;
+            self.set().watchdog = on;
             self
         }
 
@@ -160,7 +165,7 @@ macro_rules! option_setters {
         /// [`Locks::health`](crate::Locks::health) tells the measured values. Where one attempt takes longer than a sixth
         /// of the ttl, three do not fit: the ttl is too short for that store.
         pub fn watchdog_interval(mut self, interval: Duration) -> Self {
-            self.options.watchdog_interval = Some(interval);
+            self.set().watchdog_interval = Some(interval);
             self
         }
 
@@ -171,7 +176,7 @@ macro_rules! option_setters {
         /// released in the background. Where that release does not come through, the store's own time ends soon after,
         /// or a ttl after the grant where that is later. It bounds what a guard can do that hangs, or is leaked.
         pub fn max_hold(mut self, limit: Duration) -> Self {
-            self.options.max_hold = Some(limit);
+            self.set().max_hold = Some(limit);
             self
         }
 
@@ -188,7 +193,7 @@ macro_rules! option_setters {
         where
             I: Iterator<Item = Duration> + Send + 'static,
         {
-            self.options.backoff = Some($crate::options::Backoff(std::sync::Arc::new(move || Box::new(delays()))));
+            self.set().backoff = Some($crate::options::Backoff(std::sync::Arc::new(move || Box::new(delays()))));
             self
         }
 
@@ -200,7 +205,7 @@ macro_rules! option_setters {
         /// would, and the hold under way. Claims of an [owner](crate::Locks::owner) or with a
         /// [`backoff`](Self::backoff) go to the store each for itself, and so do readers and permits.
         pub fn local_hand_off(mut self, on: bool) -> Self {
-            self.options.local_hand_off = on;
+            self.set().local_hand_off = on;
             self
         }
 
@@ -210,7 +215,7 @@ macro_rules! option_setters {
         /// [`Lock`](crate::Lock) with its clones. Where this client certainly holds the lock for the owner already, under
         /// the same terms, entering again shares that hold and asks nobody: then `max` bounds the guards that share it.
         pub fn reentrant(mut self, max: u32) -> Self {
-            self.options.reentrant = Some(max);
+            self.set().reentrant = Some(max);
             self
         }
 
@@ -220,25 +225,25 @@ macro_rules! option_setters {
         /// Later fences are higher still, as they follow the store's clock; the memory is for a clock that was set back
         /// by less than this.
         pub fn fence_memory(mut self, memory: Duration) -> Self {
-            self.options.fence_memory = memory;
+            self.set().fence_memory = memory;
             self
         }
 
         /// How long to wait for one reply of the store: 2 s by default, 1 ms to 10 min.
         pub fn op_timeout(mut self, timeout: Duration) -> Self {
-            self.options.op_timeout = timeout;
+            self.set().op_timeout = timeout;
             self
         }
 
         /// What the lock is held for, in a few words that others see beside host and pid: at most 256 bytes.
         pub fn purpose(mut self, purpose: impl Into<String>) -> Self {
-            self.options.purpose = Some(purpose.into());
+            self.set().purpose = Some(purpose.into());
             self
         }
 
         /// Metadata of one's own that others see, at most 1 KiB, instead of host, pid and purpose.
         pub fn meta(mut self, meta: impl Into<bytes::Bytes>) -> Self {
-            self.options.meta = Some(Ok(meta.into()));
+            self.set().meta = Some(Ok(meta.into()));
             self
         }
 
@@ -246,7 +251,7 @@ macro_rules! option_setters {
         ///
         /// What cannot be written in it is refused when the lock is built.
         pub fn meta_as<T: serde::Serialize>(mut self, codec: &impl $crate::Codec, value: &T) -> Self {
-            self.options.meta = Some(codec.encode(value).map(bytes::Bytes::from));
+            self.set().meta = Some(codec.encode(value).map(bytes::Bytes::from));
             self
         }
 
@@ -284,7 +289,7 @@ macro_rules! option_setters {
             mut self,
             handler: impl Fn(&str, &crate::Error) -> crate::Instead + Send + Sync + 'static,
         ) -> Self {
-            self.options.fallback = Some(crate::degrade::Handler(std::sync::Arc::new(handler)));
+            self.set().fallback = Some(crate::degrade::Handler(std::sync::Arc::new(handler)));
             self
         }
     };
