@@ -203,7 +203,8 @@ impl Spec {
         let kept = |options: &Options| {
             (options.watchdog_interval, options.ttl, options.max_hold, options.fence_memory, options.op_timeout)
         };
-        ours.watchdog && kept(ours) == kept(theirs) && self.meta == other.meta
+        let watched = ours.watchdog && theirs.watchdog;
+        watched && kept(ours) == kept(theirs) && self.meta == other.meta
     }
 
     /// The error for a claim that was turned away.

@@ -22,8 +22,8 @@ impl Guard {
     ///
     /// When the future is dropped, the release goes on in the background.
     pub async fn release(mut self) -> Result<bool> {
-        let is_locked = self.is_locked();
-        let Some(op) = self.begin_release() else { return Ok(is_locked) };
+        let was_ours = self.is_locked() && self.is_held();
+        let Some(op) = self.begin_release() else { return Ok(was_ours) };
         let reply = self.client.core.apply(&self.hold.key, &op, self.hold.op_timeout).await;
         self.end_release(reply)
     }

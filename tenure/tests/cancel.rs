@@ -147,3 +147,76 @@ async fn close_goes_on_releasing() {
         nothing_is_left(&locks, &store).await;
     }
 }
+
+/// Cancels at each await point, until the call gets to its end; whatever it came to is dropped.
+async fn at_every_point<T>(
+    fault: Fault,
+    begin: impl AsyncFn(&Locks) -> T,
+    call: impl AsyncFn(&Locks, T),
+    check: impl AsyncFn(&Locks, &Chaos),
+) {
+    for k in 0.. {
+        let (locks, store) = client();
+        let begun = begin(&locks).await;
+        store.yields(2);
+        store.fault(fault);
+        let ended = poll_times(k, call(&locks, begun)).await.is_some();
+        store.fault(Fault::None);
+        check(&locks, &store).await;
+        if ended {
+            assert!(k > 4, "there were await points to cancel at");
+            break;
+        }
+    }
+}
+
+fn two_locks(locks: &Locks) -> [tenure::Lock; 2] {
+    ["a", "b"].map(|name| locks.mutex(name).build().unwrap())
+}
+
+async fn neither_is_left(locks: &Locks, store: &Chaos) {
+    nothing_is_left(locks, store).await;
+    assert_eq!(crowd(store, "b").await, (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn try_lock_all_and_lock_all() {
+    for fault in FAULTS {
+        let trying = async |locks: &Locks, all: [tenure::Lock; 2]| drop(locks.try_lock_all(&all).await);
+        at_every_point(fault, async |locks| two_locks(locks), trying, neither_is_left).await;
+    }
+    let waiting = async |locks: &Locks, all: [tenure::Lock; 2]| drop(locks.lock_all(&all).await);
+    at_every_point(Fault::None, async |locks| two_locks(locks), waiting, neither_is_left).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn releasing_all() {
+    for fault in FAULTS {
+        let begin = async |locks: &Locks| locks.lock_all(&two_locks(locks)).await.unwrap();
+        at_every_point(fault, begin, async |_, guards| drop(guards.release().await), neither_is_left).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn leases() {
+    let term = ms(60_000);
+    let take = async |locks: &Locks| locks.mutex("a").build().unwrap().lease(term).await.unwrap();
+    // One that was not had leaves nothing, and one that was had is there to its end: nothing releases a lease by itself.
+    for fault in FAULTS {
+        let got = std::cell::Cell::new(false);
+        let call = async |locks: &Locks, ()| {
+            got.set(locks.mutex("a").build().unwrap().try_lease(term).await.is_ok_and(|lease| lease.is_some()));
+        };
+        let check = async |_: &Locks, store: &Chaos| {
+            tokio::time::sleep(ms(1_000)).await;
+            assert_eq!(crowd(store, "a").await, (usize::from(got.get()), 0), "{fault:?}");
+        };
+        at_every_point(fault, async |_| (), call, check).await;
+    }
+    let is_there = async |_: &Locks, store: &Chaos| assert_eq!(crowd(store, "a").await, (1, 0));
+    at_every_point(Fault::None, take, async |_, mut lease| drop(lease.refresh().await), is_there).await;
+    let resume = async |locks: &Locks, lease: tenure::Lease| drop(locks.resume(lease.ticket().clone()).await);
+    at_every_point(Fault::None, take, resume, is_there).await;
+    let sound = async |_: &Locks, store: &Chaos| assert!(crowd(store, "a").await.0 <= 1);
+    at_every_point(Fault::None, take, async |_, lease| drop(lease.release().await), sound).await;
+}

@@ -280,3 +280,15 @@ async fn a_timeout_in_line_is_a_timeout() {
     assert_eq!((error.kind(), start.elapsed()), (tenure::ErrorKind::Timeout, ms(7_000)));
     assert_eq!(store.acquires(), 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_hold_that_nobody_renews_is_not_handed_to_who_wants_it_renewed() {
+    let (locks, _store) = client();
+    let guard = locks.mutex("a").watchdog(false).build().unwrap().lock().await.unwrap();
+    let next = waiter(&mutex(&locks));
+    tokio::time::sleep(ms(1)).await;
+    drop(guard);
+    let next = next.await.unwrap().unwrap();
+    tokio::time::sleep(ms(100_000)).await;
+    assert!(next.is_held());
+}

@@ -104,3 +104,30 @@ async fn refreshing_one_is_refreshing_all() {
     assert_eq!(one.remaining(), two.remaining());
     assert!(one.remaining() > ms(29_000));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_and_a_hold_without_a_watchdog_are_claims_of_their_own() {
+    let (locks, store) = client();
+    let builder = || locks.owner("ann").mutex("a").ttl(ms(10_000));
+    let lock = builder().build().unwrap();
+    let guard = lock.lock().await.unwrap();
+    let lease = lock.lease(ms(10_000)).await.unwrap();
+    let unwatched = builder().watchdog(false).build().unwrap().lock().await.unwrap();
+    assert!(guard.is_held() && lease.is_held() && unwatched.is_held());
+    assert_eq!(crowd(&store, "a").await, (3, 0));
+    drop(guard);
+    run_ready().await;
+    assert_eq!(crowd(&store, "a").await, (2, 0), "the others' holds are there");
+    drop(unwatched);
+    assert!(lease.release().await.unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn releasing_a_share_of_what_was_lost_says_so() {
+    let (ours, theirs, _store) = two_clients();
+    let lock = ours.owner("ann").mutex("a").build().unwrap();
+    let (one, two) = (lock.lock().await.unwrap(), lock.lock().await.unwrap());
+    theirs.break_lock("a").await.unwrap();
+    one.lost().await;
+    assert!(!one.release().await.unwrap() && !two.release().await.unwrap());
+}
