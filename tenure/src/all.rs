@@ -272,7 +272,19 @@ impl Guards {
         }
         let mut ops = Vec::with_capacity(self.0.len());
         // What may pass to others in line does not come along.
-        self.0.retain_mut(|guard| guard.begin_release().map(|op| ops.push((guard.key().clone(), op))).is_some());
+        self.0.retain_mut(|guard| {
+            let was_ours = guard.is_held();
+            match guard.begin_release() {
+                Some(op) => ops.push((guard.key().clone(), op)),
+                None => {
+                    if let Ok(all) = &mut ours {
+                        *all &= was_ours;
+                    }
+                    return false;
+                }
+            }
+            true
+        });
         let limit = self.0.iter().map(Guard::op_timeout).max().unwrap_or_default();
         let Some(core) = self.0.first().map(Guard::core) else { return ours };
         let replies = core.apply_many(&ops, limit).await;

@@ -61,8 +61,9 @@ impl Shared {
     }
 
     pub(crate) fn renewed(self: &Arc<Self>, hold: &Arc<Hold>, attempt: Attempt, reply: Result<Reply>) {
-        let now = self.core.env.now();
         let mut agenda = self.agenda();
+        // Not before: what was told to be over meanwhile must not come back.
+        let now = self.core.env.now();
         if hold.is_over() {
             return;
         }

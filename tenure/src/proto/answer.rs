@@ -7,6 +7,9 @@ use super::op::{Acquire, ClaimId, Op, Outcome, Owner, Refusal, Release, Renew, W
 use super::record::{At, Record};
 use super::{Micros, micros};
 
+/// How far a token may be ahead of the last one and of the clock: a second's worth of hand-overs, one each microsecond.
+const SLACK: u64 = 1_000_000;
+
 impl Record {
     /// Carries out the operation itself.
     pub(super) fn answer(&mut self, op: &Op, at: At<'_>) -> Outcome {
@@ -125,11 +128,12 @@ impl Record {
 
     // -- what the answers rest on ----------------------------------------------------------------------------------
 
-    /// Takes over the token under which a holder was followed by another one without our knowledge. It is never ahead of
-    /// the clock, so one that is was not minted by a client of ours.
+    /// Takes over the token under which a holder was followed by another one without our knowledge. When it was minted it
+    /// was not ahead of the clock, which may have been set back since; but each adds only one, so that one which is ahead of
+    /// both by much was not minted by a client of ours.
     fn catch_up(&mut self, id: ClaimId, fence: u64, now: Micros) {
         let holder = self.holders.iter_mut().find(|entry| entry.id == id);
-        if let Some(entry) = holder.filter(|_| fence > self.fence && fence <= now) {
+        if let Some(entry) = holder.filter(|_| fence > self.fence && fence <= now.max(self.fence + SLACK)) {
             (entry.fence, self.fence) = (fence, fence);
         }
     }

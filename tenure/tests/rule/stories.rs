@@ -38,7 +38,7 @@ fn a_token_minted_by_the_holder_is_taken_over_up_to_the_clock() {
     assert_eq!(fence_after(START + 5), START + 5);
     assert_eq!(fence_after(START + 3), START + 5, "an older one is no news");
     assert_eq!(fence_after(at(1)), at(1));
-    assert_eq!(fence_after(at(1) + 1), at(1), "nobody's clock is ahead of the store's");
+    assert_eq!(fence_after(at(2) + 1), at(1), "nobody's clock is that far ahead of the store's");
     // A stranger's word counts for nothing.
     lock.pass(1);
     lock.apply(&Op::Release(Release { id: id('b'), bury: Duration::ZERO, fence: at(2) }));
@@ -47,6 +47,10 @@ fn a_token_minted_by_the_holder_is_taken_over_up_to_the_clock() {
     lock.apply(&Op::Release(Release { id: id('a'), bury: Duration::ZERO, fence: at(2) }));
     lock.now = at(1);
     assert_eq!(lock.enter(&mutex('b')), at(2) + 1);
+
+    // Also where it was set back before the holder could say it.
+    lock.apply(&Op::Release(Release { id: id('b'), bury: Duration::ZERO, fence: at(2) + 50 }));
+    assert_eq!(lock.enter(&mutex('c')), at(2) + 51);
 }
 
 #[test]
