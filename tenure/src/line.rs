@@ -30,6 +30,7 @@ use tokio::sync::oneshot;
 
 use crate::client::Client;
 use crate::env::Moment;
+use crate::error::Error;
 use crate::hold::{Fence, Hold, HoldState};
 use crate::key::Key;
 use crate::lock::Spec;
@@ -56,6 +57,8 @@ struct Line {
     spec: Arc<Spec>,
     /// What it holds.
     hold: Option<Arc<Hold>>,
+    /// Since when the store has failed whoever was at the front, and how.
+    failing: Option<(Moment, Error)>,
     behind: VecDeque<Behind>,
 }
 
@@ -138,6 +141,11 @@ impl Lines {
         hold.is_some_and(|hold| !hold.is_over() && now < hold.deadline())
     }
 
+    /// Since when the store has failed whoever was at the front, and how; `None` where it answers.
+    pub(crate) fn failing(&self, key: &Key) -> Option<(Moment, Error)> {
+        self.all().by_key.get(key)?.failing.clone()
+    }
+
     /// Lets the next one ask where a hold was lost, however long its guard still lives.
     pub(crate) fn lost(&self, hold: &Hold) {
         let mut all = self.all();
@@ -159,7 +167,7 @@ impl Lines {
 
 impl All {
     fn found(&mut self, spec: &Arc<Spec>) -> Stand {
-        let line = Line { front: self.serial, spec: spec.clone(), hold: None, behind: VecDeque::new() };
+        let line = Line { front: self.serial, spec: spec.clone(), hold: None, failing: None, behind: VecDeque::new() };
         self.by_key.insert(spec.key.clone(), line);
         Stand::Front
     }
@@ -230,7 +238,15 @@ impl Place {
     /// Takes note of what it holds.
     pub(crate) fn holds(&self, hold: &Arc<Hold>) {
         if let Some(line) = self.client.core.lines.all().at_front(&self.key, self.serial) {
-            line.hold = Some(hold.clone());
+            (line.hold, line.failing) = (Some(hold.clone()), None);
+        }
+    }
+
+    /// Takes note of how the store answers it: those behind have to know.
+    pub(crate) fn asked(&self, now: Moment, failure: Option<&Error>) {
+        if let Some(line) = self.client.core.lines.all().at_front(&self.key, self.serial) {
+            let since = line.failing.as_ref().map_or(now, |(since, _)| *since);
+            line.failing = failure.map(|error| (since, error.clone()));
         }
     }
 

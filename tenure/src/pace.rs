@@ -48,6 +48,11 @@ impl Pace {
         !std::mem::replace(&mut self.answered, true)
     }
 
+    /// Takes note that the store failed others before.
+    pub(crate) fn failing_since(&mut self, since: Moment) {
+        self.failing_since = Some(since);
+    }
+
     /// How long to wait after a busy answer. The head asks when somebody's time passes, for nobody may be left to push.
     pub(crate) fn busy(&self, ahead: u32, retry_in: Duration) -> Duration {
         let refresh = self.patience / 3;

@@ -24,7 +24,7 @@ use crate::bid::{Attempt, Bid, Stake};
 use crate::client::Client;
 use crate::degrade;
 use crate::env::Moment;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::event::{What, Why};
 use crate::guard::Guard;
 use crate::hold::Fence;
@@ -82,6 +82,9 @@ impl Bid {
         if self.stands_in_line() {
             self.place = Lines::try_join(&self.client, &self.spec);
             if self.place.is_none() {
+                if let Some((_, error)) = self.client.core.lines.failing(&self.spec.key) {
+                    return Err(self.fail(error));
+                }
                 self.end(Why::Busy);
                 return Ok(None);
             }
@@ -123,6 +126,9 @@ impl Bid {
         }
         let mut watch = core.store.watch(&spec.key, self.id);
         let mut pace = Pace::new(&spec, core.store.traits().push);
+        if let Some((since, _)) = self.place.as_ref().and_then(|_| core.lines.failing(&spec.key)) {
+            pace.failing_since(since);
+        }
         let mut failure;
         loop {
             if let Err(error) = self.client.check_open() {
@@ -134,6 +140,7 @@ impl Bid {
             let ask_at = match attempt {
                 Attempt::Held(fence, deadline, contact) => return Ok(self.granted(fence, deadline, Some(contact))),
                 Attempt::Busy { ahead, retry_in } => {
+                    self.tell_line(None);
                     if pace.answered() {
                         core.tell(&spec.key, || What::Waiting { ahead });
                     }
@@ -142,10 +149,14 @@ impl Bid {
                 }
                 Attempt::Failed(error) => match pace.failed(now) {
                     Some(delay) => {
+                        self.tell_line(Some(&error));
                         failure = Some(error);
                         now + core.env.jitter(delay)
                     }
-                    None => return Err(self.fail(error)),
+                    None => {
+                        self.tell_line(Some(&error));
+                        return Err(self.fail(error));
+                    }
                 },
             };
             let Some(retry_at) = pace.next_retry(now) else { return Err(self.time_out(now, failure)) };
@@ -158,6 +169,13 @@ impl Bid {
                 },
             }
             self.now = core.env.now();
+        }
+    }
+
+    /// Those behind in line have to know how the store answers.
+    fn tell_line(&self, failure: Option<&Error>) {
+        if let Some(place) = &self.place {
+            place.asked(self.now, failure);
         }
     }
 
@@ -195,7 +213,10 @@ impl Bid {
             match turn {
                 Some(Turn::Hold(hold)) => return Ok(Some(self.win(hold, false))),
                 Some(Turn::Front) => return Ok(None),
-                None if self.now >= give_up => return Err(self.time_out(give_up, None)),
+                None if self.now >= give_up => {
+                    let failing = core.lines.failing(&self.spec.key).map(|(_, error)| error);
+                    return Err(self.time_out(give_up, failing));
+                }
                 None => core.lines.expire(&self.spec.key, self.now),
             }
         }

@@ -292,3 +292,28 @@ async fn a_hold_that_nobody_renews_is_not_handed_to_who_wants_it_renewed() {
     tokio::time::sleep(ms(100_000)).await;
     assert!(next.is_held());
 }
+
+#[tokio::test(start_paused = true)]
+async fn when_the_store_fails_the_whole_line_is_told() {
+    let (locks, store) = client();
+    let lock = mutex(&locks);
+    store.fault(Fault::Refuse);
+    let start = Instant::now();
+    let bounded: Vec<_> = (0..3).map(|_| tokio::spawn(lock.lock().timeout(ms(5_000)).into_future())).collect();
+    let unbounded: Vec<_> = (0..5).map(|_| waiter(&lock)).collect();
+    tokio::time::sleep(ms(100)).await;
+    assert_eq!(lock.try_lock().await.unwrap_err().kind(), tenure::ErrorKind::Unavailable);
+    for waiter in bounded {
+        let error = waiter.await.unwrap().unwrap_err();
+        assert!(error.is_timeout() && std::error::Error::source(&error).is_some(), "not busy, but: {error}");
+    }
+    for waiter in unbounded {
+        assert_eq!(waiter.await.unwrap().unwrap_err().kind(), tenure::ErrorKind::Unavailable);
+    }
+    // The ttl, and not once more for each.
+    assert!(start.elapsed() < ms(33_000), "{:?}", start.elapsed());
+    store.fault(Fault::None);
+    let guard = lock.try_lock().await.unwrap().expect("and nobody is in line any more");
+    assert!(lock.try_lock().await.unwrap().is_none(), "it is busy now");
+    drop(guard);
+}
