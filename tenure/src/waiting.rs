@@ -82,7 +82,10 @@ impl Bid {
         if self.stands_in_line() {
             self.place = Lines::try_join(&self.client, &self.spec);
             if self.place.is_none() {
-                if let Some((_, error)) = self.client.core.lines.failing(&self.spec.key) {
+                // One request of somebody else's may fail; for as long as an own one may take, it is the store.
+                let failing = self.client.core.lines.failing(&self.spec.key);
+                let lasting = |(since, _): &(Moment, Error)| self.now - *since >= self.spec.options.op_timeout;
+                if let Some((_, error)) = failing.filter(lasting) {
                     return Err(self.fail(error));
                 }
                 self.end(Why::Busy);

@@ -301,7 +301,7 @@ async fn when_the_store_fails_the_whole_line_is_told() {
     let start = Instant::now();
     let bounded: Vec<_> = (0..3).map(|_| tokio::spawn(lock.lock().timeout(ms(5_000)).into_future())).collect();
     let unbounded: Vec<_> = (0..5).map(|_| waiter(&lock)).collect();
-    tokio::time::sleep(ms(100)).await;
+    tokio::time::sleep(ms(2_100)).await;
     assert_eq!(lock.try_lock().await.unwrap_err().kind(), tenure::ErrorKind::Unavailable);
     for waiter in bounded {
         let error = waiter.await.unwrap().unwrap_err();
