@@ -182,6 +182,19 @@ impl Guard {
 
     /// Runs `work` for as long as the hold is certain.
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> tenure::Result<()> {
+    /// # let locks = tenure::open("memory:").await?;
+    /// let guard = locks.mutex("invoice-42").build()?.lock().await?;
+    /// let paid = guard.protect(async { 42 }).await?;
+    /// assert_eq!(paid, 42);
+    /// locks.break_lock("invoice-42").await?;
+    /// assert!(guard.refresh().await.is_err_and(|error| error.is_lost()));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`ErrorKind::Lost`] when the hold is lost first; the work is dropped at its next await point then.

@@ -22,6 +22,7 @@ use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::Notify;
+use tracing::Instrument;
 
 use crate::agenda::{Agenda, Item, Parting, Round};
 use crate::client::Core;
@@ -213,12 +214,14 @@ impl Shared {
             let pulse = self.core.vitals.pulse();
             for batch in batches(&renewals, pulse, self.core.env.now()) {
                 let slot = Slot::take(&self, batch.len());
-                under_way.push(Box::pin(slot.during(self.renew(batch, pulse), pulse.silence)));
+                let span = tracing::debug_span!(target: "tenure", "renew", holds = batch.len());
+                under_way.push(Box::pin(slot.during(self.renew(batch, pulse).instrument(span), pulse.silence)));
             }
             while !releases.is_empty() {
                 let batch: Vec<_> = releases.drain(..releases.len().min(BATCH)).collect();
                 let slot = Slot::take(&self, batch.len());
-                under_way.push(Box::pin(slot.during(self.part(batch), pulse.silence)));
+                let span = tracing::debug_span!(target: "tenure", "release", claims = batch.len());
+                under_way.push(Box::pin(slot.during(self.part(batch).instrument(span), pulse.silence)));
             }
             let wakes_at = match self.rest(under_way.is_empty()) {
                 Some(moment) => moment,

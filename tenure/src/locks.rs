@@ -74,6 +74,19 @@ impl Locks {
     }
 
     /// A semaphore of `limit` permits, of which [`LockBuilder::permits`] says how many are claimed: one by default.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> tenure::Result<()> {
+    /// # let locks = tenure::open("memory:").await?;
+    /// let encoders = locks.semaphore("encoders", 4).permits(3).build()?;
+    /// let guard = encoders.lock().await?;
+    /// assert!(encoders.try_lock().await?.is_none(), "one permit is left, and three are wanted");
+    /// assert!(locks.semaphore("encoders", 4).build()?.try_lock().await?.is_some());
+    /// # guard.release().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn semaphore(&self, name: impl Into<Arc<str>>, limit: u32) -> LockBuilder {
         self.lock(name, 1, limit)
     }
@@ -152,11 +165,35 @@ impl Locks {
     }
 
     /// What happens to the locks of this client from now on.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> tenure::Result<()> {
+    /// # let locks = tenure::open("memory:").await?;
+    /// let mut events = locks.events();
+    /// let guard = locks.mutex("invoice-42").build()?.lock().await?;
+    /// let event = events.recv().await.expect("the client lives");
+    /// assert!(matches!(event.what, tenure::What::Acquired { fence, .. } if fence == guard.fence()));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn events(&self) -> Events {
         self.client.core.teller.listen()
     }
 
     /// The client's figures so far.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> tenure::Result<()> {
+    /// # let locks = tenure::open("memory:").await?;
+    /// locks.mutex("invoice-42").build()?.lock().await?.release().await?;
+    /// let metrics = locks.metrics();
+    /// assert_eq!((metrics.acquired, metrics.released), (1, 1));
+    /// println!("{metrics}"); // in Prometheus' text format
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn metrics(&self) -> Metrics {
         self.client.core.counters.snapshot(&self.client.prefix)
     }
