@@ -100,19 +100,8 @@ async fn scripts(server: &Redis, waiters: u32) {
     let (turns, name) = ((3_000 / waiters).max(3), format!("crowded by {waiters}"));
     let before = operations(&clients);
     let calls_before = calls(server);
-    let tasks: Vec<_> = (0..waiters)
-        .map(|n| {
-            let lock = mutex(&clients[n as usize % 2], &name, false);
-            tokio::spawn(async move {
-                for _ in 0..turns {
-                    lock.lock().await.expect("the server answers").release().await.expect("the server answers");
-                }
-            })
-        })
-        .collect();
-    for task in tasks {
-        task.await.expect("no task panics");
-    }
+    let locks = (0..waiters).map(|n| mutex(&clients[n as usize % 2], &name, false));
+    take_turns(locks.collect(), turns).await;
     let acquired = operations(&clients) - before;
     let each = (calls(server) - calls_before) as f64 / acquired as f64;
     figure(
@@ -177,22 +166,24 @@ async fn within(server: &Redis) {
     );
 }
 
+/// A task for each of the locks takes and releases it so many times.
+async fn take_turns(locks: Vec<Lock>, turns: u32) {
+    let task = |lock: Lock| {
+        tokio::spawn(async move {
+            for _ in 0..turns {
+                lock.lock().await.expect("the server answers").release().await.expect("the server answers");
+            }
+        })
+    };
+    for task in locks.into_iter().map(task).collect::<Vec<_>>() {
+        task.await.expect("no task panics");
+    }
+}
+
 async fn rate(locks: Vec<Lock>, turns: u32) -> f64 {
     let start = Instant::now();
     let count = locks.len() as u32;
-    let tasks: Vec<_> = locks
-        .into_iter()
-        .map(|lock| {
-            tokio::spawn(async move {
-                for _ in 0..turns {
-                    lock.lock().await.expect("the server answers").release().await.expect("the server answers");
-                }
-            })
-        })
-        .collect();
-    for task in tasks {
-        task.await.expect("no task panics");
-    }
+    take_turns(locks, turns).await;
     f64::from(turns * count) / start.elapsed().as_secs_f64()
 }
 
