@@ -8,7 +8,8 @@ use std::fs::{File, OpenOptions};
 use std::io::{IsTerminal, stdin};
 
 use nix::sys::signal::{SigSet, Signal};
-use rustix::process::{Pid, getpgid, getpgrp, getppid, getsid};
+use nix::unistd::{self, getpgid, getppid, getsid};
+use rustix::process::{Pid, getpgrp};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetpgrp, tcsetattr, tcsetpgrp};
 
 /// The controlling terminal.
@@ -75,10 +76,12 @@ impl Terminal {
 }
 
 /// Whether nobody would continue our process group if it stopped: it has no parent in the session but outside of itself.
+///
+/// Whoever is outside of our pid namespace has the number 0, which `rustix` takes for impossible: so by `nix`.
 pub(crate) fn orphaned() -> bool {
-    let (group, session) = (getpgrp(), getsid(None));
-    let mut parent = getppid();
-    while let Some(pid) = parent {
+    let (group, session) = (unistd::getpgrp(), getsid(None));
+    let mut parent = Some(getppid());
+    while let Some(pid) = parent.filter(|pid| pid.as_raw() > 0) {
         if getsid(Some(pid)) != session {
             return true;
         }
@@ -90,9 +93,9 @@ pub(crate) fn orphaned() -> bool {
     true
 }
 
-fn parent_of(pid: Pid) -> Option<Pid> {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
+fn parent_of(pid: unistd::Pid) -> Option<unistd::Pid> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name may contain anything, also parentheses; state and parent follow its last one.
     let (_, rest) = stat.rsplit_once(')')?;
-    Pid::from_raw(rest.split_whitespace().nth(1)?.parse().ok()?)
+    Some(unistd::Pid::from_raw(rest.split_whitespace().nth(1)?.parse().ok()?))
 }
