@@ -8,9 +8,21 @@ use super::errors;
 use super::keys::Keys;
 use super::script::{APPLY, KEEP, READ};
 use super::transport::Transport;
-use super::url::Config;
+use super::url::{Config, Place};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
+
+/// The one server that the URL names.
+///
+/// # Errors
+///
+/// Where it names more.
+pub(super) fn one(config: &Config) -> Result<Client> {
+    match &config.place {
+        Place::One(addr) => client(config, config.target(addr.clone(), &config.login)?),
+        _ => Err(Error::new(ErrorKind::Unsupported, format!("{}: not yet", config.server))),
+    }
+}
 
 /// The client crate's view of a server; nothing is connected yet.
 pub(super) fn client(config: &Config, target: ConnectionInfo) -> Result<Client> {

@@ -24,12 +24,16 @@ mod errors;
 mod keys;
 mod record;
 pub mod script;
+mod sentinel;
+mod target;
 mod transport;
 mod url;
 
 use collector::Collector;
 use keys::Keys;
 use script::Call;
+use sentinel::Sentinels;
+use target::Target;
 use transport::Link;
 
 /// A store on one Redis or Valkey server, 7.0 or newer.
@@ -101,13 +105,13 @@ impl Redis {
     pub async fn connect(url: &str) -> Result<Self> {
         let config = url::Config::parse(url)?;
         let (env, hub, keys) = (Env::system(), Hub::new(), Keys::new(&config.prefix));
-        let url::Place::One(addr) = &config.place else {
-            return Err(Error::new(ErrorKind::Unsupported, format!("{}: not yet", config.server)));
-        };
-        let client = connect::client(&config, config.target(addr.clone(), &config.login)?)?;
         let server = config.server.clone();
+        let target = match Sentinels::new(&config, env.clone())? {
+            Some(sentinels) => Target::Master(sentinels),
+            None => Target::Fixed(connect::one(&config)?.into()),
+        };
         let inbox: Arc<str> = keys.inbox(env.bits()).into();
-        let link = Link::open(config, client, env, hub.clone(), inbox.clone()).await?;
+        let link = Link::open(config, target, env, hub.clone(), inbox.clone()).await?;
         connect::probe(&link, &server, &keys, &inbox).await?;
         let collector = Collector::new(link, connect::scripts());
         Ok(Self(Arc::new(Inner { server, keys, hub, inbox, collector })))

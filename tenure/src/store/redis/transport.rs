@@ -12,19 +12,24 @@
 //! as having got no reply. A connection that said nothing at all while a command waited out its time is replaced.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, Cmd, Pipeline, PushInfo, PushKind, RedisResult, Value};
+use redis::{AsyncConnectionConfig, Cmd, Pipeline, PushInfo, PushKind, RedisResult, Value};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
-use super::url::Config;
+use self::dialer::Dialer;
+use super::target::Target;
+use super::url::{Address, Config};
 use super::{errors, script};
 use crate::env::{self, Env, Moment};
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::Hub;
+
+mod dialer;
 
 /// What carries commands to a server and replies back, in order. A server's own error is a value among the replies.
 pub(super) trait Transport: Send + Sync + 'static {
@@ -56,7 +61,7 @@ pub(super) struct Link(Arc<Inner>);
 struct Inner {
     env: Env,
     config: Config,
-    client: Client,
+    target: Arc<Target>,
     hub: Hub,
     inbox: Arc<str>,
     /// Whether grants are awaited: from then on, each connection subscribes to the inbox.
@@ -82,14 +87,25 @@ struct Line {
     connection: MultiplexedConnection,
     opened: Moment,
     pulse: Arc<Pulse>,
+    /// Looks out for its server being the wrong one.
+    _lookout: Option<Arc<Lookout>>,
 }
 
 #[derive(Default)]
 struct Pulse {
     /// How many times the server was heard.
     beats: AtomicU64,
-    /// Whether the connection is known to have ended.
-    over: AtomicBool,
+    /// Whether the connection has ended, or is given up.
+    over: watch::Sender<bool>,
+}
+
+/// A task that goes when this does.
+struct Lookout(JoinHandle<()>);
+
+impl Drop for Lookout {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 impl Link {
@@ -98,11 +114,19 @@ impl Link {
     /// # Errors
     ///
     /// When the first attempt fails: why it did.
-    pub(super) async fn open(config: Config, client: Client, env: Env, hub: Hub, inbox: Arc<str>) -> Result<Self> {
+    pub(super) async fn open(config: Config, target: Target, env: Env, hub: Hub, inbox: Arc<str>) -> Result<Self> {
         let error = unconnected(&config, "not connected yet");
         let (state, _) =
             watch::channel(State { line: None, error, attempts: 0, dialing: false, backoff: Duration::ZERO });
-        let link = Self(Arc::new(Inner { env, config, client, hub, inbox, listens: AtomicBool::new(false), state }));
+        let link = Self(Arc::new(Inner {
+            env,
+            config,
+            target: target.into(),
+            hub,
+            inbox,
+            listens: AtomicBool::new(false),
+            state,
+        }));
         let line = link.0.open().await?;
         link.0.up(line);
         Ok(link)
@@ -138,12 +162,21 @@ impl Link {
         }
     }
 
-    async fn send<T>(&self, exchange: impl AsyncFnOnce(MultiplexedConnection) -> RedisResult<T>) -> Result<T> {
+    async fn send<T: Replies>(&self, exchange: impl AsyncFnOnce(MultiplexedConnection) -> RedisResult<T>) -> Result<T> {
         let Line { connection, pulse, .. } = self.line().await?;
-        let beats = pulse.beats.load(Ordering::Relaxed);
-        match exchange(connection).await {
+        let (beats, mut over) = (pulse.beats.load(Ordering::Relaxed), pulse.over.subscribe());
+        let replies = tokio::select! {
+            biased;
+            replies = exchange(connection) => replies,
+            // Who waits for a reply from a server that is left need not wait out its silence.
+            _ = over.wait_for(|over| *over) => return Err(errors::left(&self.0.config.server)),
+        };
+        match replies {
             Ok(replies) => {
                 pulse.beats.fetch_add(1, Ordering::Relaxed);
+                if replies.are_of_a_replica() {
+                    self.0.lost(&pulse);
+                }
                 Ok(replies)
             }
             Err(error) => {
@@ -154,6 +187,24 @@ impl Link {
                 Err(errors::no_reply(&self.0.config.server, error))
             }
         }
+    }
+}
+
+/// What a server answers.
+trait Replies {
+    /// Whether the server was demoted, so that its name, or whoever tells where the master is, will lead elsewhere.
+    fn are_of_a_replica(&self) -> bool;
+}
+
+impl Replies for Value {
+    fn are_of_a_replica(&self) -> bool {
+        matches!(self, Value::ServerError(error) if matches!(error.code(), "READONLY" | "UNBLOCKED"))
+    }
+}
+
+impl Replies for Vec<Value> {
+    fn are_of_a_replica(&self) -> bool {
+        self.iter().any(Value::are_of_a_replica)
     }
 }
 
@@ -180,13 +231,29 @@ impl Inner {
                 }
                 Ok::<_, redis::aio::SendError>(())
             });
-        let connection = self.client.get_multiplexed_async_connection_with_config(&options).await;
-        let unreachable = |error| errors::unreachable(&self.config, error);
-        let line = Line { connection: connection.map_err(unreachable)?, opened: self.env.now(), pulse };
+        let aim = self.target.aim().await?;
+        let connection = aim.client.get_multiplexed_async_connection_with_config(&options).await;
+        let connection = connection.map_err(|error| errors::unreachable(&self.config, error))?;
+        self.target.confirm(&self.config, &aim, &connection).await?;
+        let lookout = aim.address.and_then(|address| self.look_out(address, pulse.clone()));
+        let line = Line { connection, opened: self.env.now(), pulse, _lookout: lookout.map(Arc::new) };
         if self.listens.load(Ordering::Acquire) {
             self.subscribe(&line).await?;
         }
         Ok(line)
+    }
+
+    /// Leaves the server as soon as it is not the right one any more.
+    fn look_out(self: &Arc<Self>, address: Address, pulse: Arc<Pulse>) -> Option<Lookout> {
+        let (inner, target) = (Arc::downgrade(self), self.target.clone());
+        let task = env::spawn(async move {
+            target.moved(&address).await;
+            if let Some(inner) = inner.upgrade() {
+                tracing::info!(server = %inner.config.server, from = %address, "the master has moved");
+                inner.lost(&pulse);
+            }
+        });
+        task.map(Lookout)
     }
 
     fn pushed(self: &Arc<Self>, pulse: &Arc<Pulse>, push: PushInfo) {
@@ -198,7 +265,6 @@ impl Inner {
                 }
             }
             (PushKind::Disconnection, _) => {
-                pulse.over.store(true, Ordering::Release);
                 self.lost(pulse);
             }
             _ => {}
@@ -228,13 +294,15 @@ impl Inner {
             state.dialing = false;
         });
         // It may have ended before anyone could be told that it was there.
-        if pulse.over.load(Ordering::Acquire) {
+        let is_over = *pulse.over.borrow();
+        if is_over {
             self.lost(&pulse);
         }
     }
 
     /// Gives up a connection, if it is still the present one, and has the next one made.
     fn lost(self: &Arc<Self>, pulse: &Arc<Pulse>) {
+        pulse.over.send_replace(true);
         let now = self.env.now();
         let was_present = self.state.send_if_modified(|state| {
             let Some(line) = state.line.take_if(|line| Arc::ptr_eq(&line.pulse, pulse)) else { return false };
@@ -269,55 +337,4 @@ fn unconnected(config: &Config, why: &str) -> Error {
 
 fn next(backoff: Duration) -> Duration {
     (2 * backoff).clamp(BACKOFF.0, BACKOFF.1)
-}
-
-/// Makes a connection, for as long as somebody wants one and the store lives.
-struct Dialer(Weak<Inner>);
-
-impl Dialer {
-    async fn run(mut self) {
-        let mut first = true;
-        while let Some((env, backoff)) = self.0.upgrade().map(|inner| (inner.env.clone(), inner.state.borrow().backoff))
-        {
-            env.sleep(env.jitter(backoff)).await;
-            let Some(inner) = self.0.upgrade() else { return };
-            // A waiting command holds a receiver; whoever registered at the hub waits for a push.
-            let unwanted = |state: &mut State| {
-                let unwanted = !first && inner.state.receiver_count() == 0 && inner.hub.is_empty();
-                state.dialing &= !unwanted;
-                unwanted
-            };
-            if inner.state.send_if_modified(unwanted) {
-                return self.done();
-            }
-            first = false;
-            match inner.open().await {
-                Ok(line) => {
-                    self.done();
-                    return inner.up(line);
-                }
-                Err(error) => inner.state.send_modify(|state| {
-                    (state.error, state.backoff) = (error, next(state.backoff));
-                    state.attempts += 1;
-                }),
-            }
-        }
-    }
-
-    fn done(&mut self) {
-        self.0 = Weak::new();
-    }
-}
-
-impl Drop for Dialer {
-    /// The runtime may end before the connection is made; whoever comes next begins anew, on a runtime of its own.
-    fn drop(&mut self) {
-        if let Some(inner) = self.0.upgrade() {
-            inner.state.send_if_modified(|state| {
-                let undone = std::mem::take(&mut state.dialing);
-                state.attempts += u64::from(undone);
-                undone
-            });
-        }
-    }
 }
