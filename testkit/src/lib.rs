@@ -6,11 +6,13 @@ pub mod bench;
 mod fake;
 mod proxy;
 mod redis;
+mod sentinel;
 mod tls;
 
 pub use fake::Fake;
 pub use proxy::Proxy;
 pub use redis::{Redis, redis_server};
+pub use sentinel::{Sentinel, SentinelGroup};
 pub use tls::TlsRedis;
 
 use std::net::TcpListener;
