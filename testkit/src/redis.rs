@@ -99,6 +99,20 @@ impl Redis {
         roundtrip(self.port, args).unwrap_or_else(|error| panic!("{args:?} on port {}: {error}", self.port))
     }
 
+    /// Waits until that many replicas follow this server and have acknowledged something.
+    ///
+    /// # Panics
+    ///
+    /// When they do not within twenty seconds.
+    pub fn wait_for_replicas(&self, count: usize) {
+        let follows = |line: &&str| line.contains("state=online") && !line.contains(",offset=0,");
+        let start = Instant::now();
+        while self.command(&["INFO", "replication"]).lines().filter(follows).count() < count {
+            assert!(start.elapsed() < Duration::from_secs(20), "there never were {count} replicas");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     /// The CPU time that the server has used so far, in microseconds.
     pub fn cpu_micros(&self) -> u64 {
         let info = self.command(&["INFO", "cpu"]);

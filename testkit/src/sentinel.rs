@@ -46,12 +46,9 @@ impl SentinelGroup {
         for _ in 0..2 {
             nodes.push(Redis::start_with(&["--replicaof", &format!("127.0.0.1 {master}")]));
         }
-        let group = |nodes, sentinels| Self { nodes, sentinels };
-        for node in &nodes[1..] {
-            wait_for("a replica follows", || node.command(&["INFO", "replication"]).contains("master_link_status:up"));
-        }
+        nodes[0].wait_for_replicas(2);
         let sentinels = (0..3).map(|_| Sentinel::start(master)).collect();
-        let group = group(nodes, sentinels);
+        let group = Self { nodes, sentinels };
         for sentinel in &group.sentinels {
             wait_for("the Sentinels know each other and the replicas", || {
                 let known = sentinel.command(&["SENTINEL", "MASTER", MASTER]);
@@ -100,14 +97,6 @@ impl SentinelGroup {
     pub fn fail_over(&self) {
         let reply = self.sentinels[0].command(&["SENTINEL", "FAILOVER", MASTER]);
         assert_eq!(reply, "", "it is refused");
-    }
-
-    /// Waits until that many replicas follow the node.
-    pub fn wait_for_replicas(&self, master: usize, count: usize) {
-        wait_for("the replicas follow", || {
-            let info = self.nodes[master].command(&["INFO", "replication"]);
-            info.contains("role:master") && info.matches("state=online").count() >= count
-        });
     }
 }
 

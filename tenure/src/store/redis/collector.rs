@@ -27,10 +27,13 @@ use futures_util::future::join_all;
 use redis::{Cmd, Pipeline, ServerErrorKind, Value};
 use tokio::sync::oneshot;
 
+use self::acknowledge::Acknowledged;
 use super::script::{self, BATCH, Call};
 use super::transport::Transport;
 use crate::env;
 use crate::error::{Error, ErrorKind, Result};
+
+pub(super) mod acknowledge;
 
 /// Above a transport; clones share it. A server's own error to a command is the command's value.
 pub(super) struct Collector<T>(Arc<Shared<T>>);
@@ -39,6 +42,8 @@ struct Shared<T> {
     transport: T,
     /// What loads the scripts that commands call.
     scripts: Vec<Cmd>,
+    /// Whether grants have to be acknowledged by replicas.
+    acknowledged: Option<Acknowledged>,
     queue: Mutex<Vec<Waiting>>,
     /// How many commands were given to the transport and have no answer yet.
     under_way: AtomicUsize,
@@ -56,9 +61,9 @@ impl<T> Clone for Collector<T> {
 }
 
 impl<T: Transport> Collector<T> {
-    pub(super) fn new(transport: T, scripts: Vec<Cmd>) -> Self {
+    pub(super) fn new(transport: T, scripts: Vec<Cmd>, acknowledged: Option<Acknowledged>) -> Self {
         let (queue, under_way) = (Mutex::default(), AtomicUsize::new(0));
-        Self(Arc::new(Shared { transport, scripts, queue, under_way }))
+        Self(Arc::new(Shared { transport, scripts, acknowledged, queue, under_way }))
     }
 
     pub(super) fn transport(&self) -> &T {
@@ -76,10 +81,16 @@ impl<T: Transport> Collector<T> {
     /// A call whose caller is gone before it is sent is not sent; other calls are not concerned.
     pub(super) async fn call(&self, call: Call) -> Result<Value> {
         let shared = &self.0;
-        if shared.under_way.load(Ordering::Relaxed) == 0 && shared.queue().is_empty() {
+        let alone = shared.under_way.load(Ordering::Relaxed) == 0 && shared.queue().is_empty();
+        if alone && shared.acknowledged.is_none() {
             // In a box, so that the future of the many who queue stays small.
             return Box::pin(shared.carry_one(call)).await;
         }
+        self.queue(call).await
+    }
+
+    async fn queue(&self, call: Call) -> Result<Value> {
+        let shared = &self.0;
         let (reply, answer) = oneshot::channel();
         let is_first = {
             let mut queue = shared.queue();
@@ -96,7 +107,10 @@ impl<T: Transport> Collector<T> {
     }
 
     /// Has many operations carried out, in as few commands as may be; their answers in their order.
-    pub(super) async fn call_many(&self, calls: &[Call]) -> Vec<Result<Value>> {
+    pub(super) async fn call_many(&self, calls: Vec<Call>) -> Vec<Result<Value>> {
+        if self.0.acknowledged.is_some() {
+            return join_all(calls.into_iter().map(|call| self.queue(call))).await;
+        }
         join_all(calls.chunks(BATCH).map(|batch| self.0.carry(batch))).await.into_iter().flatten().collect()
     }
 
@@ -132,6 +146,11 @@ impl<T: Transport> Shared<T> {
                 join_all(alone).await
             }
         }
+    }
+
+    async fn exchange(&self, pipeline: &Pipeline) -> Result<Vec<Value>> {
+        let _under_way = UnderWay::begin(&self.under_way);
+        self.transport.many(pipeline).await
     }
 
     /// Sends a command, again behind the scripts where the server lacks them. Somebody may call `SCRIPT FLUSH` in between.
@@ -173,9 +192,16 @@ struct Carrier<T: Transport> {
 impl<T: Transport> Carrier<T> {
     async fn run(mut self) {
         tokio::task::yield_now().await;
-        self.is_due = false;
-        let mut waiting = std::mem::take(&mut *self.shared.queue());
-        waiting.retain(|one| !one.reply.is_closed());
+        let shared = self.shared.clone();
+        if let Some(by) = &shared.acknowledged {
+            let turn = by.turn().await;
+            let (calls, replies): (Vec<_>, Vec<_>) =
+                self.take_queue().into_iter().map(|one| (one.call, one.reply)).unzip();
+            let values = shared.carry_acknowledged(by, turn, &calls).await;
+            replies.into_iter().zip(values).for_each(|(reply, value)| _ = reply.send(value));
+            return;
+        }
+        let waiting = self.take_queue();
         let mut batches = Vec::with_capacity(waiting.len().div_ceil(BATCH));
         let mut waiting = waiting.into_iter().peekable();
         while waiting.peek().is_some() {
@@ -188,6 +214,14 @@ impl<T: Transport> Carrier<T> {
             }
         }))
         .await;
+    }
+
+    /// Whoever is still there.
+    fn take_queue(&mut self) -> Vec<Waiting> {
+        self.is_due = false;
+        let mut waiting = std::mem::take(&mut *self.shared.queue());
+        waiting.retain(|one| !one.reply.is_closed());
+        waiting
     }
 }
 

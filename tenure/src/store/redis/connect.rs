@@ -61,7 +61,13 @@ const RIGHTS: &str = "for _, line in ipairs(ARGV) do
 end";
 
 /// Whether the server is one that will do, and lets this user do what is needed.
-pub(super) async fn probe(transport: &impl Transport, server: &str, keys: &Keys, inbox: &str) -> Result<()> {
+pub(super) async fn probe(
+    transport: &impl Transport,
+    server: &str,
+    keys: &Keys,
+    inbox: &str,
+    waits: bool,
+) -> Result<()> {
     let mut commands = Pipeline::new();
     commands.cmd("HELLO");
     scripts().into_iter().for_each(|script| _ = commands.add_command(script));
@@ -70,6 +76,9 @@ pub(super) async fn probe(transport: &impl Transport, server: &str, keys: &Keys,
     let key = keys.encode(&Key::new("rights")?);
     commands.cmd("EVALSHA").arg(sha).arg(1).arg(&key);
     needed(&key, inbox).iter().for_each(|line| _ = commands.arg(line));
+    if waits {
+        commands.arg("WAIT 0 1");
+    }
     let mut values = transport.many(&commands).await?.into_iter();
     let hello = errors::check(server, || "connecting".into(), values.next().unwrap_or_default())?;
     version(server, hello)?;

@@ -30,6 +30,7 @@ mod transport;
 mod url;
 
 use collector::Collector;
+use collector::acknowledge::Acknowledged;
 use keys::Keys;
 use script::Call;
 use sentinel::Sentinels;
@@ -111,9 +112,10 @@ impl Redis {
             None => Target::Fixed(connect::one(&config)?.into()),
         };
         let inbox: Arc<str> = keys.inbox(env.bits()).into();
+        let acknowledged = Acknowledged::by(config.replicas, config.response_timeout);
         let link = Link::open(config, target, env, hub.clone(), inbox.clone()).await?;
-        connect::probe(&link, &server, &keys, &inbox).await?;
-        let collector = Collector::new(link, connect::scripts());
+        connect::probe(&link, &server, &keys, &inbox, acknowledged.is_some()).await?;
+        let collector = Collector::new(link, connect::scripts(), acknowledged);
         Ok(Self(Arc::new(Inner { server, keys, hub, inbox, collector })))
     }
 
@@ -151,7 +153,7 @@ impl Store for Redis {
 
     async fn apply_many(&self, ops: &[(Key, Op)]) -> Vec<Result<Reply>> {
         let calls: Vec<_> = ops.iter().map(|(key, op)| self.call(key, op)).collect();
-        let values = self.0.collector.call_many(&calls).await;
+        let values = self.0.collector.call_many(calls).await;
         ops.iter().zip(values).map(|((key, op), value)| self.reply(key, op, value)).collect()
     }
 

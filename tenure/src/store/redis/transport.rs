@@ -260,8 +260,11 @@ impl Inner {
         pulse.beats.fetch_add(1, Ordering::Relaxed);
         match (push.kind, push.data.as_slice()) {
             (PushKind::Message, [_channel, Value::BulkString(payload)]) => {
-                if let Some(grant) = script::grant(payload) {
-                    self.hub.deliver(&grant);
+                match script::grant(payload) {
+                    // Nobody has made sure yet that the replicas know of it, as an answer to a request would have.
+                    Some(grant) if self.config.replicas > 0 => self.hub.wake(grant.id),
+                    Some(grant) => self.hub.deliver(&grant),
+                    None => {}
                 }
             }
             (PushKind::Disconnection, _) => {
