@@ -109,6 +109,8 @@ impl Redis {
         let start = Instant::now();
         while self.command(&["INFO", "replication"]).lines().filter(follows).count() < count {
             assert!(start.elapsed() < Duration::from_secs(20), "there never were {count} replicas");
+            // So that there is something to acknowledge.
+            self.command(&["PUBLISH", "tenure:testkit", ""]);
             std::thread::sleep(Duration::from_millis(10));
         }
     }
