@@ -85,6 +85,8 @@ struct Inner {
     hub: Hub,
     inbox: Arc<str>,
     collector: Collector<Link>,
+    /// Where what is only looked at comes from, where that is elsewhere.
+    replica: Option<Collector<Link>>,
 }
 
 impl Redis {
@@ -107,16 +109,27 @@ impl Redis {
         let config = url::Config::parse(url)?;
         let (env, hub, keys) = (Env::system(), Hub::new(), Keys::new(&config.prefix));
         let server = config.server.clone();
-        let target = match Sentinels::new(&config, env.clone())? {
-            Some(sentinels) => Target::Master(sentinels),
+        let sentinels = Sentinels::new(&config, env.clone())?;
+        let target = match &sentinels {
+            Some(sentinels) => Target::Master(sentinels.clone()),
             None => Target::Fixed(connect::one(&config)?.into()),
         };
+        let replica = sentinels.filter(|_| config.read_replica).map(|sentinels| {
+            let link = Link::new(config.clone(), Target::Replica(sentinels), env.clone(), Hub::new(), "".into());
+            Collector::new(link, connect::scripts(), None)
+        });
         let inbox: Arc<str> = keys.inbox(env.bits()).into();
         let acknowledged = Acknowledged::by(config.replicas, config.response_timeout);
-        let link = Link::open(config, target, env, hub.clone(), inbox.clone()).await?;
+        let link = Link::new(config, target, env, hub.clone(), inbox.clone());
+        link.open().await?;
         connect::probe(&link, &server, &keys, &inbox, acknowledged.is_some()).await?;
         let collector = Collector::new(link, connect::scripts(), acknowledged);
-        Ok(Self(Arc::new(Inner { server, keys, hub, inbox, collector })))
+        Ok(Self(Arc::new(Inner { server, keys, hub, inbox, collector, replica })))
+    }
+
+    /// Where what is only looked at comes from.
+    fn reads(&self) -> &Collector<Link> {
+        self.0.replica.as_ref().unwrap_or(&self.0.collector)
     }
 
     fn call(&self, key: &Key, op: &Op) -> Call {
@@ -162,7 +175,7 @@ impl Store for Redis {
     }
 
     async fn read(&self, key: &Key) -> Result<Seen> {
-        let value = self.0.collector.command(&script::read_command(self.0.keys.encode(key).as_bytes())).await?;
+        let value = self.reads().command(&script::read_command(self.0.keys.encode(key).as_bytes())).await?;
         self.decode(key, value, script::record)
     }
 
@@ -171,11 +184,8 @@ impl Store for Redis {
         loop {
             let mut command = redis::cmd("SCAN");
             command.arg(&cursor).arg("MATCH").arg(self.0.keys.pattern()).arg("COUNT").arg(1_000);
-            let page = errors::check(
-                &self.0.server,
-                || "listing the locks".into(),
-                self.0.collector.command(&command).await?,
-            )?;
+            let page =
+                errors::check(&self.0.server, || "listing the locks".into(), self.reads().command(&command).await?)?;
             let (next, places): (Vec<u8>, Vec<Vec<u8>>) = redis::from_redis_value(page).map_err(|error| {
                 Error::with_source(ErrorKind::Corrupt, format!("Redis at {}: no page of keys", self.0.server), error)
             })?;
@@ -193,6 +203,7 @@ impl Store for Redis {
     }
 
     fn traits(&self) -> Traits {
-        Traits { kind: "redis", queue: true, fence: true, push: true, durable: false, stale_reads: false }
+        let stale_reads = self.0.replica.is_some();
+        Traits { kind: "redis", queue: true, fence: true, push: true, durable: false, stale_reads }
     }
 }

@@ -109,27 +109,24 @@ impl Drop for Lookout {
 }
 
 impl Link {
-    /// Connects.
+    /// A link that connects when it is first needed.
+    pub(super) fn new(config: Config, target: Target, env: Env, hub: Hub, inbox: Arc<str>) -> Self {
+        let error = unconnected(&config, "not connected yet");
+        let (state, _) =
+            watch::channel(State { line: None, error, attempts: 0, dialing: false, backoff: Duration::ZERO });
+        let (target, listens) = (target.into(), AtomicBool::new(false));
+        Self(Arc::new(Inner { env, config, target, hub, inbox, listens, state }))
+    }
+
+    /// Connects now.
     ///
     /// # Errors
     ///
     /// When the first attempt fails: why it did.
-    pub(super) async fn open(config: Config, target: Target, env: Env, hub: Hub, inbox: Arc<str>) -> Result<Self> {
-        let error = unconnected(&config, "not connected yet");
-        let (state, _) =
-            watch::channel(State { line: None, error, attempts: 0, dialing: false, backoff: Duration::ZERO });
-        let link = Self(Arc::new(Inner {
-            env,
-            config,
-            target: target.into(),
-            hub,
-            inbox,
-            listens: AtomicBool::new(false),
-            state,
-        }));
-        let line = link.0.open().await?;
-        link.0.up(line);
-        Ok(link)
+    pub(super) async fn open(&self) -> Result<()> {
+        let line = self.0.open().await?;
+        self.0.up(line);
+        Ok(())
     }
 
     /// Has grants delivered from now on. Returns at once; everyone who waits is woken when it is so.
