@@ -29,6 +29,10 @@ fn stores() -> Vec<(&'static str, Setting)> {
         ("sqlite", sqlite()),
         #[cfg(feature = "redis")]
         ("redis", redis()),
+        #[cfg(feature = "redis")]
+        ("sentinel", sentinel("")),
+        #[cfg(feature = "redis")]
+        ("sentinel_replicas", sentinel("?replicas=1")),
     ]
 }
 
@@ -76,6 +80,16 @@ fn redis() -> Setting {
     Arc::new(move || {
         let url = server.get_or_init(testkit::Redis::start).url();
         subject(url, |url| async move { tenure::store::Redis::connect(&url).await.expect("the server answers") })
+    })
+}
+
+/// A master, two replicas and three Sentinels for all.
+#[cfg(feature = "redis")]
+fn sentinel(options: &'static str) -> Setting {
+    let group = std::sync::OnceLock::new();
+    Arc::new(move || {
+        let url = group.get_or_init(testkit::SentinelGroup::start).url() + options;
+        subject(url, |url| async move { tenure::store::Redis::connect(&url).await.expect("the master answers") })
     })
 }
 

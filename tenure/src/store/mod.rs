@@ -98,7 +98,8 @@ pub struct Traits {
     pub queue: bool,
     /// Fences rise strictly over all holds of a lock.
     pub fence: bool,
-    /// A grant is pushed to its claimant; without, the client asks again every few milliseconds.
+    /// A grant is pushed to its claimant, or its claimant is woken to ask; without, the client asks again every few
+    /// milliseconds.
     pub push: bool,
     /// What was acknowledged survives the store's crash.
     pub durable: bool,
