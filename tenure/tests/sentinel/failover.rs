@@ -38,8 +38,10 @@ async fn a_planned_failover_is_followed() {
     // Twice, so that it is left again where it went to.
     for _ in 0..2 {
         group.nodes[master].wait_for_replicas(2);
-        group.fail_over();
+        let start = Instant::now();
         while group.master() == master {
+            assert!(start.elapsed() < Duration::from_secs(60), "it never came about");
+            group.fail_over();
             let next = cycle(&locks, "a").await;
             assert!(next > last, "{next} after {last}");
             last = next;
@@ -128,8 +130,10 @@ async fn a_minority_of_the_sentinels_may_be_away_and_no_more() {
     group.sentinels[1].pause();
     let error = refusal(&format!("{}?connect_timeout=300ms", group.url())).await;
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
-    let silent = format!("127.0.0.1:{}: no answer within 300ms", group.sentinels[0].port());
-    assert!(error.to_string().contains(&silent) && error.to_string().contains("2 of 3 have to"), "{error}");
+    for silent in &group.sentinels[..2] {
+        assert!(error.to_string().contains(&format!("127.0.0.1:{}: ", silent.port())), "{error}");
+    }
+    assert!(error.to_string().contains("300ms") && error.to_string().contains("2 of 3 have to"), "{error}");
     // Who is connected already stays so.
     store.ping().await.unwrap();
 
