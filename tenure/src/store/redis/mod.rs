@@ -183,6 +183,6 @@ impl Store for Redis {
     }
 
     fn traits(&self) -> Traits {
-        Traits { kind: "redis", queue: true, fence: true, push: true, durable: false, stale_reads: false }
+        Traits { kind: "redis", queue: true, fence: true, push: true, durable: false, stale_reads: false, kept_since: 0 }
     }
 }
