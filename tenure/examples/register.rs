@@ -122,7 +122,15 @@ impl Register for OneFile {
     }
 
     fn traits(&self) -> Traits {
-        Traits { kind: "one-file", queue: true, fence: true, push: false, durable: false, stale_reads: false, kept_since: 0 }
+        Traits {
+            kind: "one-file",
+            queue: true,
+            fence: true,
+            push: false,
+            durable: false,
+            stale_reads: false,
+            kept_since: 0,
+        }
     }
 }
 

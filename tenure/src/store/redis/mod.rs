@@ -23,6 +23,7 @@ mod connect;
 mod errors;
 mod keys;
 mod record;
+mod run;
 pub mod script;
 mod transport;
 mod url;
@@ -187,6 +188,7 @@ impl Store for Redis {
     }
 
     fn traits(&self) -> Traits {
-        Traits { kind: "redis", queue: true, fence: true, push: true, durable: false, stale_reads: false, kept_since: 0 }
+        let kept_since = self.0.collector.transport().kept_since();
+        Traits { kind: "redis", queue: true, fence: true, push: true, durable: false, stale_reads: false, kept_since }
     }
 }
