@@ -148,6 +148,7 @@ async fn main() -> Result<()> {
         max: 1,
         memory: Duration::from_secs(60),
         meta: Bytes::from_static(b"the example"),
+        fence: 0,
     };
     println!("acquire: {:?}", store.apply(&lock, &Op::Acquire(acquire)).await?.outcome);
     println!("holders: {:?}", store.read(&lock).await?.record.holders);

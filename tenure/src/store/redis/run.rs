@@ -36,8 +36,8 @@ impl Run {
         let [time, server, persistence, fsync] = answers else { return Self::default() };
         let (seconds, micros): (u64, u64) = redis::from_redis_value_ref(time).unwrap_or_default();
         let now = seconds * 1_000_000 + micros;
-        let [server, persistence] =
-            [server, persistence].map(|text| redis::from_redis_value_ref(text).unwrap_or_default());
+        let text = |value| redis::from_redis_value_ref::<String>(value).unwrap_or_default();
+        let (server, persistence) = (text(server), text(persistence));
         let uptime = field(&server, "uptime_in_seconds").and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
         let fsync: Vec<(String, String)> = redis::from_redis_value_ref(fsync).unwrap_or_default();
         Self {
@@ -59,7 +59,7 @@ impl Run {
     }
 }
 
-fn field<'a>(info: &'a String, name: &str) -> Option<&'a str> {
+fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
 }
 
