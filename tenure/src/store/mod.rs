@@ -26,6 +26,7 @@ mod breaker;
 mod fallback;
 mod memory;
 mod push;
+mod quorum;
 #[cfg(feature = "redis")]
 mod redis;
 #[cfg(feature = "sqlite")]
@@ -38,6 +39,7 @@ pub use breaker::{Breaker, BreakerBuilder, BreakerState};
 pub use fallback::Fallback;
 pub use memory::Memory;
 pub use push::{Hub, Push, Watch};
+pub use quorum::{NodeStatus, Quorum, QuorumBuilder};
 #[cfg(all(feature = "redis", feature = "conformance"))]
 #[doc(hidden)]
 pub use redis::script as redis_script;
