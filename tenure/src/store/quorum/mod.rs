@@ -43,14 +43,20 @@ mod build;
 mod change;
 mod claims;
 mod keep;
+#[cfg(feature = "redis")]
+mod lazy;
 mod look;
 mod members;
 mod node;
+mod ring;
 mod round;
+#[cfg(feature = "redis")]
+mod url;
 
 pub use build::QuorumBuilder;
 pub use change::{ChangeStep, Members};
 pub use look::NodeStatus;
+pub use ring::{Ring, RingBuilder};
 
 /// A store over several stores, of which a majority decides: Redlock. Clones share it.
 ///
@@ -71,13 +77,14 @@ pub use look::NodeStatus;
 /// ```
 ///
 /// By URL: `redlock://[user[:password]@]host[:port],host[:port],…[/database][?option=value&…]`, where the options are those
-/// of `redis://` and the ones below; `redlock+tls://…` for TLS; or `redlock:?node=URL&node=URL`, each URL percent-encoded, for
+/// of `redis://` and the ones below; `redlocks://…` for TLS; or `redlock:?node=URL&node=URL`, each URL percent-encoded, for
 /// nodes of any kind, say each behind Sentinels of its own.
 ///
 /// | option | meaning | without it |
 /// | --- | --- | --- |
 /// | `votes` | how many nodes must agree; no less than a majority | a majority |
 /// | `node_timeout` | how long one node's answer is awaited | `250ms` |
+/// | `view_lease` | for how long a client goes by the members that it read | `10s` |
 /// | `longest_ttl` | the longest ttl that any client may ask for, and so for how long a node that lost its memory has no vote | `60s` |
 ///
 /// # Guarantees
