@@ -79,7 +79,7 @@ async fn what_a_frozen_master_grants_when_it_wakes_is_noticed_by_the_replicas_th
     // They know of no Sentinels, and so stay with the old master for as long as it answers.
     let direct = |options: &str| format!("{}?response_timeout=60s{options}", group.nodes[0].url());
     let (bare, counted) = (connect(&direct("")).await, connect(&direct("&replicas=1")).await);
-    let theirs = connect(&format!("{}?replicas=1", group.url())).await;
+    let theirs = connect_in_time(&format!("{}?replicas=1", group.url())).await;
     fence(&counted, "warm", 1).await.unwrap();
     group.nodes[0].pause();
     let asked = tokio::spawn(async move { fence(&counted, "a", 1).await });
@@ -111,7 +111,7 @@ async fn a_failover_to_replicas_that_lagged_loses_no_acknowledged_grant_and_fenc
     assert!(error.to_string().contains("by 0 of the 1"), "{error}");
 
     let new = group.master_after(0);
-    let theirs = connect(&group.url()).await;
+    let theirs = connect_in_time(&group.url()).await;
     let reply = theirs.apply(&key("acknowledged"), &attempt(2)).await.unwrap();
     assert!(matches!(reply.outcome, Outcome::Busy { .. }), "{reply:?} of node {new}");
     let fence_of_next = fence(&theirs, "a", 2).await.unwrap();
@@ -138,6 +138,6 @@ async fn a_minority_of_the_sentinels_may_be_away_and_no_more() {
     store.ping().await.unwrap();
 
     group.sentinels[0].resume();
-    connect(&group.url()).await;
+    connect_in_time(&group.url()).await;
     group.sentinels[1].resume();
 }

@@ -28,6 +28,7 @@ fn attempt(id: u128) -> Op {
         owner: None,
         max: 1,
         memory: Duration::from_secs(60),
+        fence: 0,
         meta: Default::default(),
     })
 }
@@ -43,6 +44,20 @@ async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> T {
 
 async fn connect(url: &str) -> Redis {
     within(Duration::from_secs(10), Redis::connect(url)).await.unwrap_or_else(|error| panic!("{url}: {error:?}"))
+}
+
+/// The same where a failover may be under way: the Sentinels do not agree then.
+async fn connect_in_time(url: &str) -> Redis {
+    let start = Instant::now();
+    loop {
+        match within(Duration::from_secs(10), Redis::connect(url)).await {
+            Ok(store) => return store,
+            Err(error) => {
+                assert!(error.is_transient() && start.elapsed() < Duration::from_secs(20), "{error:?}");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
 }
 
 async fn refusal(url: &str) -> Error {

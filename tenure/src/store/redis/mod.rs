@@ -23,6 +23,7 @@ mod connect;
 mod errors;
 mod keys;
 mod record;
+mod run;
 pub mod script;
 mod sentinel;
 mod target;
@@ -211,6 +212,7 @@ impl Store for Redis {
 
     fn traits(&self) -> Traits {
         let stale_reads = self.0.replica.is_some();
-        Traits { kind: "redis", queue: true, fence: true, push: true, durable: false, stale_reads }
+        let kept_since = self.0.collector.transport().kept_since();
+        Traits { kind: "redis", queue: true, fence: true, push: true, durable: false, stale_reads, kept_since }
     }
 }

@@ -17,19 +17,21 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Cmd, Pipeline, PushInfo, PushKind, RedisResult, Value};
+use redis::{Cmd, Pipeline, RedisResult, Value};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
 use self::dialer::Dialer;
+use self::line::{Line, Pulse, Replies};
+use super::errors;
+use super::run::Run;
 use super::target::Target;
-use super::url::{Address, Config};
-use super::{errors, script};
-use crate::env::{self, Env, Moment};
+use super::url::Config;
+use crate::env::{self, Env};
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::Hub;
 
 mod dialer;
+mod line;
 
 /// What carries commands to a server and replies back, in order. A server's own error is a value among the replies.
 pub(super) trait Transport: Send + Sync + 'static {
@@ -66,11 +68,15 @@ struct Inner {
     inbox: Arc<str>,
     /// Whether grants are awaited: from then on, each connection subscribes to the inbox.
     listens: AtomicBool,
+    /// Since when the server has certainly kept all that it acknowledged, on its clock. It never goes back.
+    kept_since: AtomicU64,
     state: watch::Sender<State>,
 }
 
 struct State {
     line: Option<Line>,
+    /// The run of the server that the last connection was to.
+    run: Run,
     /// Why there is none, where there is none.
     error: Error,
     /// How many attempts have come to an end.
@@ -81,41 +87,20 @@ struct State {
     backoff: Duration,
 }
 
-/// One connection.
-#[derive(Clone)]
-struct Line {
-    connection: MultiplexedConnection,
-    opened: Moment,
-    pulse: Arc<Pulse>,
-    /// Looks out for its server being the wrong one.
-    _lookout: Option<Arc<Lookout>>,
-}
-
-#[derive(Default)]
-struct Pulse {
-    /// How many times the server was heard.
-    beats: AtomicU64,
-    /// Whether the connection has ended, or is given up.
-    over: watch::Sender<bool>,
-}
-
-/// A task that goes when this does.
-struct Lookout(JoinHandle<()>);
-
-impl Drop for Lookout {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
 impl Link {
     /// A link that connects when it is first needed.
     pub(super) fn new(config: Config, target: Target, env: Env, hub: Hub, inbox: Arc<str>) -> Self {
         let error = unconnected(&config, "not connected yet");
-        let (state, _) =
-            watch::channel(State { line: None, error, attempts: 0, dialing: false, backoff: Duration::ZERO });
-        let (target, listens) = (target.into(), AtomicBool::new(false));
-        Self(Arc::new(Inner { env, config, target, hub, inbox, listens, state }))
+        let (state, _) = watch::channel(State {
+            line: None,
+            run: Run::default(),
+            error,
+            attempts: 0,
+            dialing: false,
+            backoff: Duration::ZERO,
+        });
+        let (target, listens, kept_since) = (target.into(), AtomicBool::new(false), AtomicU64::new(0));
+        Self(Arc::new(Inner { env, config, target, hub, inbox, listens, kept_since, state }))
     }
 
     /// Connects now.
@@ -142,6 +127,12 @@ impl Link {
                 link.0.lost(&line.pulse);
             }
         });
+    }
+
+    /// Since when the server has certainly kept all that it acknowledged, on its clock. Asked after a reply, it is never
+    /// earlier than what holds for that reply.
+    pub(super) fn kept_since(&self) -> u64 {
+        self.0.kept_since.load(Ordering::Acquire)
     }
 
     async fn line(&self) -> Result<Line> {
@@ -187,24 +178,6 @@ impl Link {
     }
 }
 
-/// What a server answers.
-trait Replies {
-    /// Whether the server was demoted, so that its name, or whoever tells where the master is, will lead elsewhere.
-    fn are_of_a_replica(&self) -> bool;
-}
-
-impl Replies for Value {
-    fn are_of_a_replica(&self) -> bool {
-        matches!(self, Value::ServerError(error) if matches!(error.code(), "READONLY" | "UNBLOCKED"))
-    }
-}
-
-impl Replies for Vec<Value> {
-    fn are_of_a_replica(&self) -> bool {
-        self.iter().any(Value::are_of_a_replica)
-    }
-}
-
 impl Transport for Link {
     async fn one(&self, command: &Cmd) -> Result<Value> {
         self.send(async move |mut connection| connection.send_packed_command(command).await).await
@@ -216,79 +189,11 @@ impl Transport for Link {
 }
 
 impl Inner {
-    async fn open(self: &Arc<Self>) -> Result<Line> {
-        let pulse = Arc::new(Pulse::default());
-        let (inner, heart) = (Arc::downgrade(self), pulse.clone());
-        let options = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(self.config.connect_timeout))
-            .set_response_timeout(Some(self.config.response_timeout))
-            .set_push_sender(move |push: PushInfo| {
-                if let Some(inner) = inner.upgrade() {
-                    inner.pushed(&heart, push);
-                }
-                Ok::<_, redis::aio::SendError>(())
-            });
-        let aim = self.target.aim().await?;
-        let connection = aim.client.get_multiplexed_async_connection_with_config(&options).await;
-        let connection = connection.map_err(|error| errors::unreachable(&self.config, error))?;
-        self.target.confirm(&self.config, &aim, &connection).await?;
-        let lookout = aim.address.and_then(|address| self.look_out(address, pulse.clone()));
-        let line = Line { connection, opened: self.env.now(), pulse, _lookout: lookout.map(Arc::new) };
-        if self.listens.load(Ordering::Acquire) {
-            self.subscribe(&line).await?;
-        }
-        Ok(line)
-    }
-
-    /// Leaves the server as soon as it is not the right one any more.
-    fn look_out(self: &Arc<Self>, address: Address, pulse: Arc<Pulse>) -> Option<Lookout> {
-        let (inner, target) = (Arc::downgrade(self), self.target.clone());
-        let task = env::spawn(async move {
-            target.moved(&address).await;
-            if let Some(inner) = inner.upgrade() {
-                tracing::info!(server = %inner.config.server, from = %address, "the master has moved");
-                inner.lost(&pulse);
-            }
-        });
-        task.map(Lookout)
-    }
-
-    fn pushed(self: &Arc<Self>, pulse: &Arc<Pulse>, push: PushInfo) {
-        pulse.beats.fetch_add(1, Ordering::Relaxed);
-        match (push.kind, push.data.as_slice()) {
-            (PushKind::Message, [_channel, Value::BulkString(payload)]) => {
-                match script::grant(payload) {
-                    // Nobody has made sure yet that the replicas know of it, as an answer to a request would have.
-                    Some(grant) if self.config.replicas > 0 => self.hub.wake(grant.id),
-                    Some(grant) => self.hub.deliver(&grant),
-                    None => {}
-                }
-            }
-            (PushKind::Disconnection, _) => {
-                self.lost(pulse);
-            }
-            _ => {}
-        }
-    }
-
-    /// Subscribes to the inbox, and wakes whoever waits: a grant may have been published before.
-    async fn subscribe(&self, line: &Line) -> Result<()> {
-        let subscribed = line.connection.clone().subscribe(&*self.inbox).await;
-        match subscribed {
-            Ok(()) => {}
-            Err(error) if error.is_io_error() => return Err(errors::no_reply(&self.config.server, error)),
-            Err(error) => {
-                let error = errors::unreachable(&self.config, error);
-                tracing::warn!(%error, "grants are not pushed; whoever waits asks again in time");
-            }
-        }
-        self.hub.wake_all();
-        Ok(())
-    }
-
     fn up(self: &Arc<Self>, line: Line) {
         let pulse = line.pulse.clone();
         self.state.send_modify(|state| {
+            self.kept_since.fetch_max(line.run.kept_since(&state.run), Ordering::AcqRel);
+            state.run = line.run.clone();
             state.line = Some(line);
             state.attempts += 1;
             state.dialing = false;
