@@ -108,6 +108,25 @@ async fn a_demoted_master_is_left_at_its_first_refusal() {
 }
 
 #[tokio::test]
+async fn a_move_that_is_told_of_is_followed_at_once() {
+    let (old, new) = two_servers();
+    let (sentinel, says) = play(Says::all(old.port(), 1));
+    let start = Instant::now();
+    let store = connect(&url(&[sentinel.port()])).await;
+    *says.lock().unwrap() = Says::all(new.port(), 2);
+    let told = format!("mymaster 127.0.0.1 {} 127.0.0.1 {}", old.port(), new.port());
+    sentinel.tell(&format!(">3\r\n$7\r\nmessage\r\n$14\r\n+switch-master\r\n${}\r\n{told}\r\n", told.len()));
+    for id in 1.. {
+        fence_in_time(&store, &format!("lock {id}"), id).await;
+        if new.command(&["DBSIZE"]) != ":0\r\n" {
+            break;
+        }
+    }
+    // Nobody is asked again before a second has passed.
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+}
+
+#[tokio::test]
 async fn a_move_that_nobody_told_of_is_found_out_by_asking() {
     let (old, new) = two_servers();
     let (sentinel, says) = play(Says::all(old.port(), 1));
