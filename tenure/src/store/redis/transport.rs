@@ -17,15 +17,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{Cmd, Pipeline, RedisResult, Value};
+use redis::{AsyncConnectionConfig, Cmd, Pipeline, PushInfo, PushKind, RedisResult, Value};
 use tokio::sync::watch;
 
 use self::dialer::Dialer;
-use self::line::{Line, Pulse, Replies};
-use super::errors;
+use self::line::{Line, Lookout, Pulse, Replies, State};
 use super::run::Run;
 use super::target::Target;
-use super::url::Config;
+use super::url::{Address, Config};
+use super::{errors, script};
 use crate::env::{self, Env};
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::Hub;
@@ -73,32 +73,12 @@ struct Inner {
     state: watch::Sender<State>,
 }
 
-struct State {
-    line: Option<Line>,
-    /// The run of the server that the last connection was to.
-    run: Run,
-    /// Why there is none, where there is none.
-    error: Error,
-    /// How many attempts have come to an end.
-    attempts: u64,
-    /// Whether somebody is at it.
-    dialing: bool,
-    /// How long to wait before the next attempt.
-    backoff: Duration,
-}
-
 impl Link {
     /// A link that connects when it is first needed.
     pub(super) fn new(config: Config, target: Target, env: Env, hub: Hub, inbox: Arc<str>) -> Self {
         let error = unconnected(&config, "not connected yet");
-        let (state, _) = watch::channel(State {
-            line: None,
-            run: Run::default(),
-            error,
-            attempts: 0,
-            dialing: false,
-            backoff: Duration::ZERO,
-        });
+        let (run, backoff) = (Run::default(), Duration::ZERO);
+        let (state, _) = watch::channel(State { line: None, run, error, attempts: 0, dialing: false, backoff });
         let (target, listens, kept_since) = (target.into(), AtomicBool::new(false), AtomicU64::new(0));
         Self(Arc::new(Inner { env, config, target, hub, inbox, listens, kept_since, state }))
     }
@@ -189,6 +169,79 @@ impl Transport for Link {
 }
 
 impl Inner {
+    async fn open(self: &Arc<Self>) -> Result<Line> {
+        let pulse = Arc::new(Pulse::default());
+        let (inner, heart) = (Arc::downgrade(self), pulse.clone());
+        let options = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(self.config.connect_timeout))
+            .set_response_timeout(Some(self.config.response_timeout))
+            .set_push_sender(move |push: PushInfo| {
+                if let Some(inner) = inner.upgrade() {
+                    inner.pushed(&heart, push);
+                }
+                Ok::<_, redis::aio::SendError>(())
+            });
+        let aim = self.target.aim().await?;
+        let connection = aim.client.get_multiplexed_async_connection_with_config(&options).await;
+        let unreachable = |error| errors::unreachable(&self.config, error);
+        let mut connection = connection.map_err(unreachable)?;
+        self.target.confirm(&self.config, &aim, &connection).await?;
+        let asked = Run::questions();
+        let answers = connection.send_packed_commands(&asked, 0, asked.len()).await.map_err(unreachable)?;
+        let lookout = aim.address.and_then(|address| self.look_out(address, pulse.clone())).map(Arc::new);
+        let line = Line { connection, opened: self.env.now(), run: Run::of(&answers), pulse, _lookout: lookout };
+        if self.listens.load(Ordering::Acquire) {
+            self.subscribe(&line).await?;
+        }
+        Ok(line)
+    }
+
+    /// Leaves the server as soon as it is not the right one any more.
+    fn look_out(self: &Arc<Self>, address: Address, pulse: Arc<Pulse>) -> Option<Lookout> {
+        let (inner, target) = (Arc::downgrade(self), self.target.clone());
+        let task = env::spawn(async move {
+            target.moved(&address).await;
+            if let Some(inner) = inner.upgrade() {
+                tracing::info!(server = %inner.config.server, from = %address, "the master has moved");
+                inner.lost(&pulse);
+            }
+        });
+        task.map(Lookout)
+    }
+
+    fn pushed(self: &Arc<Self>, pulse: &Arc<Pulse>, push: PushInfo) {
+        pulse.beats.fetch_add(1, Ordering::Relaxed);
+        match (push.kind, push.data.as_slice()) {
+            (PushKind::Message, [_channel, Value::BulkString(payload)]) => {
+                match script::grant(payload) {
+                    // Nobody has made sure yet that the replicas know of it, as an answer to a request would have.
+                    Some(grant) if self.config.replicas > 0 => self.hub.wake(grant.id),
+                    Some(grant) => self.hub.deliver(&grant),
+                    None => {}
+                }
+            }
+            (PushKind::Disconnection, _) => {
+                self.lost(pulse);
+            }
+            _ => {}
+        }
+    }
+
+    /// Subscribes to the inbox, and wakes whoever waits: a grant may have been published before.
+    async fn subscribe(&self, line: &Line) -> Result<()> {
+        let subscribed = line.connection.clone().subscribe(&*self.inbox).await;
+        match subscribed {
+            Ok(()) => {}
+            Err(error) if error.is_io_error() => return Err(errors::no_reply(&self.config.server, error)),
+            Err(error) => {
+                let error = errors::unreachable(&self.config, error);
+                tracing::warn!(%error, "grants are not pushed; whoever waits asks again in time");
+            }
+        }
+        self.hub.wake_all();
+        Ok(())
+    }
+
     fn up(self: &Arc<Self>, line: Line) {
         let pulse = line.pulse.clone();
         self.state.send_modify(|state| {
