@@ -124,8 +124,8 @@ impl Config {
     }
 }
 
-const FORM: &str = "it has the form redis://user:password@host:port/database, where characters such as @ : / ? # % in a user \
-                    or password are percent-encoded";
+const FORM: &str = "it has the form redis://:password@host:port/database, with a user before the colon if there is one, and \
+                    characters such as @ : / ? # % in a user or password are percent-encoded";
 
 fn invalid(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::Invalid, message)
