@@ -117,7 +117,7 @@ fn without_password(url: &str) -> String {
     let is_secret = |text: &str| text.contains('@') || text.contains("pass") || text.contains('%');
     match scheme {
         "sqlite" => return url.to_owned(),
-        "redis" | "rediss" | "redis+unix" => {}
+        _ if scheme.starts_with("redis") => {}
         _ if is_secret(url) => return format!("{scheme}:"),
         _ => return url.to_owned(),
     }
@@ -186,6 +186,7 @@ mod tests {
             ("rediss://al%40ice:hunter2@db1", "rediss://al%40ice@db1"),
             ("redis+unix:///run/r?user=bob&password=hunter2&db=1", "redis+unix:///run/r?user=bob&db=1"),
             ("redis+unix:///run/r?p%61ssword=hunter2", "redis+unix:///run/r"),
+            ("redis-sentinel://:hunter2@a,b:7000/main?sentinel_password=hunter2", "redis-sentinel://a,b:7000/main"),
             ("unheard-of://a:hunter2@b,c", "unheard-of:"),
             ("sqlite:/x@y/pass?create=file", "sqlite:/x@y/pass?create=file"),
         ] {
