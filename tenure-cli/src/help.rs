@@ -96,8 +96,8 @@ Examples:
   tenure try backup && echo free
   tenure try backup -- ./backup.sh          the same as tenure run --no-wait
 
-Without a command nothing is taken: the lock is looked at, and the exit code is 0 if it could be had now and 75 (or -E) if
-not. By the time you act on that it may have changed.";
+Without a command nothing is taken: the lock is looked at, and the exit code is 0 if it could be had now and 75 (or -E)
+if not. By the time you act on that it may have changed.";
 
 pub(crate) const LS_EXAMPLES: &str = "\
 Examples:

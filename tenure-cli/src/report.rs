@@ -138,15 +138,15 @@ impl fmt::Display for News {
             News::Free { name } => write!(f, "{name} is free"),
             News::Nested { name, fence } => write!(
                 f,
-                "{name} is held, with fence {fence}, by a command that this one runs under: unless that ends first, this \
-                 waits for itself; use another name, or -n"
+                "{name} is held, with fence {fence}, by a command that this one runs under: unless that ends first, \
+                 this waits for itself; use another name, or -n"
             ),
             News::StoreAway { name, error } => write!(f, "the store is away; still waiting for {name}: {error}"),
             News::StoreBack { name } => write!(f, "the store is back; still waiting for {name}"),
             News::NotLeft { name, place_ms, hold_ms } => write!(
                 f,
-                "the store does not answer: our place for {name} lapses by itself within {}, and a hold that it may yet \
-                 grant within {}",
+                "the store does not answer: our place for {name} lapses by itself within {}, and a hold that it may \
+                 yet grant within {}",
                 time(place_ms),
                 time(hold_ms)
             ),

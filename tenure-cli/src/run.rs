@@ -198,8 +198,8 @@ async fn release(guard: Guard, how: &How, report: Report) -> bool {
     }
 }
 
-/// Waits until our place is given up, but not for long, and no longer if we are asked again; whether it is, or there was
-/// none. If not, says what becomes of it.
+/// Waits until our place is given up, but not for long, and no longer if we are asked again; whether it is, or there
+/// was none. If not, says what becomes of it.
 async fn leave(locks: &Locks, name: &str, how: &How, report: Report, signals: &mut Signals) -> bool {
     let left = tokio::select! {
         biased;

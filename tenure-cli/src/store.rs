@@ -38,8 +38,8 @@ impl Choice {
         };
         if scheme(&url) == "memory" {
             return Err(Failure::usage(
-                "memory: would be a store of this process alone, and exclude nobody: give sqlite:PATH for the processes \
-                 of this machine, redis://HOST for those of several, or nothing for a file of this user's",
+                "memory: would be a store of this process alone, and exclude nobody: give sqlite:PATH for the \
+                 processes of this machine, redis://HOST for those of several, or nothing for a file of this user's",
             ));
         }
         Ok(Self { url, by })
@@ -64,8 +64,8 @@ impl Choice {
         Ok(tenure::open(&url.unwrap_or_else(|| self.url.clone())).await?)
     }
 
-    /// Opens it to look, and makes nothing; `Err` within is what there is to say of a file that is not there yet, in which
-    /// nothing can be held.
+    /// Opens it to look, and makes nothing; `Err` within is what there is to say of a file that is not there yet, in
+    /// which nothing can be held.
     ///
     /// # Cancel safety
     ///
@@ -83,8 +83,8 @@ impl Choice {
     /// inherited or the default.
     ///
     /// A password from the command line does not go into an environment, which a whole tree of processes inherits and
-    /// many a log shows. The URL goes there without it: whoever uses that is told that a password is wanted, while no URL
-    /// at all would have it use another store in silence.
+    /// many a log shows. The URL goes there without it: whoever uses that is told that a password is wanted, while no
+    /// URL at all would have it use another store in silence.
     pub(crate) fn for_command(&self) -> Option<String> {
         let here = std::env::current_dir().ok().and_then(|here| here.into_os_string().into_string().ok());
         let absolute = match (self.sqlite(), here) {

@@ -1,5 +1,5 @@
-//! What a wait of more than a moment looks like: one line that says who holds the lock, since when, and what our place is;
-//! and a line for what is wrong with it: the store is away, or the wait is for ourselves.
+//! What a wait of more than a moment looks like: one line that says who holds the lock, since when, and what our place
+//! is; and a line for what is wrong with it: the store is away, or the wait is for ourselves.
 
 use std::convert::Infallible;
 use std::io::{Write, stderr};
@@ -33,7 +33,7 @@ pub(crate) async fn narrate(locks: &Locks, name: &str, report: Report) -> Infall
     }
 }
 
-/// Says when the store is away and when it is back: the client finds that out, three failures in a row being an absence.
+/// Says when the store is away and when it is back. The client finds that out: three failures in a row are an absence.
 async fn tell_of_store(mut events: Events, name: &str, report: Report) -> Infallible {
     while let Some(event) = events.recv().await {
         let name = printable(name);
