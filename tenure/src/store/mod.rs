@@ -39,7 +39,7 @@ pub use breaker::{Breaker, BreakerBuilder, BreakerState};
 pub use fallback::Fallback;
 pub use memory::Memory;
 pub use push::{Hub, Push, Watch};
-pub use quorum::{NodeStatus, Quorum, QuorumBuilder};
+pub use quorum::{ChangeStep, Members, NodeStatus, Quorum, QuorumBuilder};
 #[cfg(all(feature = "redis", feature = "conformance"))]
 #[doc(hidden)]
 pub use redis::script as redis_script;

@@ -8,12 +8,12 @@ use futures_util::future::join_all;
 
 use super::Inner;
 use super::claims::Standing;
-use super::node::{Vote, Weight};
+use super::node::{Preference, Vote, Weight};
 use super::round::{Answer, release};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
 use crate::options::invalid;
-use crate::proto::vote::{Electorate, score};
+use crate::proto::vote::Electorate;
 use crate::proto::{Acquire, Op, Outcome, Release, Reply};
 
 /// How many rounds one request may take: the first, and as many as an outbid or a hand-over under way are worth.
@@ -52,7 +52,8 @@ impl Inner {
             );
             return Err(invalid(message));
         }
-        let who = self.electorate(op.claim.limit());
+        let view = self.fresh_view().await?;
+        let who = self.electorate(&view, key, op.claim.limit());
         let nodes = who.nodes();
         let (told, stood, granted) = {
             let mut claims = self.claims();
@@ -62,8 +63,13 @@ impl Inner {
             (claim.take_told(), claim.home, claim.fence)
         };
         let mut ballot = Ballot { key, op, who, nodes, home: None };
-        // The wall clock is below 2^53 for two centuries, and a number of which that is not true would not fit a double.
-        let mut token = if granted > 0 { granted } else { self.env.wall().min(1 << 52) };
+        let mut token = match granted.max(op.fence) {
+            // One alone mints its own.
+            0 if ballot.nodes.len() == 1 => 0,
+            // The wall clock is below 2^52 until the year 2112; what is not below 2^53 would not fit a double.
+            0 => self.env.wall().min(1 << 52),
+            token => token,
+        };
         match stood {
             Some(home) if !op.patience.is_zero() => match told {
                 Some(fence) => (ballot.home, token) = (Some(home), fence),
@@ -144,13 +150,13 @@ impl Inner {
             nodes.iter().map(|node| request(*node)).collect()
         };
         let mut asked = self.send(key, ops);
-        let mut votes = vec![Vote::Pending; self.nodes.len()];
+        let mut votes = vec![Vote::Pending; nodes.iter().max().map_or(0, |last| last + 1)];
         let mut errors = Vec::new();
         let mut is_known = false;
         let mut hear = |(node, op, reply): Answer, votes: &mut Vec<Vote>| {
             self.note(node, &op, &reply);
             errors.extend(reply.as_ref().err().map(ToString::to_string));
-            votes[node] = Vote::of(reply, |now| self.nodes[node].weight(now, self.longest, ballot.op.memory));
+            votes[node] = Vote::of(reply, |now| self.node(node).vote(now, self.longest, ballot.op.memory));
         };
         let round = loop {
             while let Some(answer) = asked.ready() {
@@ -216,9 +222,9 @@ impl Inner {
         let voted = |node: usize| matches!(votes[node], Vote::In { weight: Weight::Full, .. });
         let others: Vec<usize> = ballot.nodes.iter().copied().filter(|node| !voted(*node)).collect();
         let reads = others.iter().map(|node| async {
-            let node = &self.nodes[*node];
+            let node = self.node(*node);
             let seen = node.query(&self.env, self.node_timeout, node.store.read(ballot.key)).await.ok()?;
-            (node.weight(seen.now, self.longest, ballot.op.memory) == Weight::Full).then_some(seen.record.fence)
+            (node.vote(seen.now, self.longest, ballot.op.memory) == Weight::Full).then_some(seen.record.fence)
         });
         let read: Vec<(usize, Option<u64>)> = others.iter().copied().zip(join_all(reads).await).collect();
         let asked = |node: usize| voted(node) || read.iter().any(|(other, seen)| *other == node && seen.is_some());
@@ -288,7 +294,7 @@ impl Inner {
     async fn ask_home(self: &Arc<Self>, ballot: &Ballot<'_>, home: usize) -> Result<Reply> {
         let id = self.claims().get(ballot.op.id).map_or(ballot.op.id, |claim| claim.id(home));
         let op = Op::Acquire(Acquire { id, ..ballot.op.clone() });
-        let reply = self.nodes[home].ask(&self.env, self.node_timeout, ballot.key, &op).await;
+        let reply = self.node(home).ask(&self.env, self.node_timeout, ballot.key, &op).await;
         self.note(home, &op, &reply);
         reply
     }
@@ -296,11 +302,11 @@ impl Inner {
     /// The node in whose queue claims on this lock wait: for all clients the same, as long as they find the same ones up.
     fn home(&self, key: &Key, nodes: &[usize]) -> Option<usize> {
         let now = self.env.now();
-        let rank = |node: &usize| score(key.as_str(), &self.nodes[*node].name);
+        let rank = |node: &usize| Preference::of(key.as_str(), &self.node(*node));
         let wall = self.env.wall();
         let serves = |node: &usize| {
-            let node = &self.nodes[*node];
-            node.is_up(now) && node.weight(wall, self.longest, Duration::ZERO) > Weight::None
+            let node = self.node(*node);
+            node.is_up(now) && node.vote(wall, self.longest, Duration::ZERO) > Weight::None
         };
         nodes.iter().copied().filter(serves).max_by_key(rank)
     }
