@@ -230,9 +230,13 @@ impl Inner {
         ballot.who.is_known_by(asked).then(|| read.iter().filter_map(|(_, seen)| *seen).max().unwrap_or(0))
     }
 
-    fn won(&self, ballot: &Ballot<'_>, reply: Reply) -> Reply {
-        if let (Some(claim), Outcome::Held { fence, .. }) = (self.claims().get(ballot.op.id), reply.outcome) {
-            (claim.fence, claim.home, claim.rounds) = (fence, None, 0);
+    fn won(&self, ballot: &Ballot<'_>, mut reply: Reply) -> Reply {
+        if let (Some(claim), Outcome::Held { fence, since, .. }) = (self.claims().get(ballot.op.id), &mut reply.outcome)
+        {
+            if claim.since == 0 {
+                claim.since = *since;
+            }
+            (claim.fence, claim.home, claim.rounds, *since) = (*fence, None, 0, claim.since);
         }
         reply
     }

@@ -57,6 +57,8 @@ pub(super) struct Claim {
     pub(super) asks: Option<Acquire>,
     /// The token under which it was granted; zero before.
     pub(super) fence: u64,
+    /// When it was granted, by the clock of the node that told it first.
+    pub(super) since: u64,
     /// The node in whose queue it stands.
     pub(super) home: Option<usize>,
     /// In how many rounds it had its home, and not the others.
@@ -76,6 +78,7 @@ impl Claim {
             id,
             asks: None,
             fence: 0,
+            since: 0,
             home: None,
             rounds: 0,
             told: Arc::default(),
