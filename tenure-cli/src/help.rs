@@ -13,6 +13,8 @@ Stores:
   redis://HOST[:PORT][/DB]  a Redis or Valkey server, 7.0 or later; with a password, redis://:PASSWORD@HOST
   rediss://HOST             the same over TLS
   redis+unix:///PATH        the same by a socket
+  redlock://HOST,HOST,HOST  several Redis, of which a majority decides
+  ring://HOST,HOST          names spread over several Redis
   Without --store and TENURE_STORE it is $XDG_STATE_HOME/tenure/locks.db or ~/.local/state/tenure/locks.db: for every
   process of this user on this machine. Commands that only look make no file: where there is none, nothing is held.
   A password is better kept in TENURE_STORE than in --store, which every user of the machine can read.
@@ -121,6 +123,15 @@ pub(crate) const WATCH_EXAMPLES: &str = "\
 Examples:
   tenure watch                              redrawn on a terminal, a line per change elsewhere
   tenure watch deploy --json | jq .         a JSON line per change";
+
+pub(crate) const QUORUM_EXAMPLES: &str = "\
+Examples:
+  tenure --store redlock://r1,r2,r3 quorum status
+  tenure --store redlock://r1,r2,r3 quorum add r4:6379
+  tenure --store redlock://r1,r2,r3 quorum replace r2:6379 r5:6379
+
+A change takes a view lease and a longest ttl, 70 s by default, in which old and new members have to agree; locks that are
+held stay held. Members learn of it by themselves; name the new ones in the store's URL when you next deploy.";
 
 pub(crate) const COMPLETIONS_EXAMPLES: &str = "\
 Examples:

@@ -156,6 +156,9 @@ impl Inner {
             self.note(node, &op, &reply);
             errors.extend(reply.as_ref().err().map(ToString::to_string));
             votes[node] = Vote::of(reply, |now| self.node(node).vote(now, self.longest, ballot.op.memory));
+            if let Vote::In { weight: Weight::None, .. } = votes[node] {
+                errors.push(self.node(node).is_young(self.longest));
+            }
         };
         let round = loop {
             while let Some(answer) = asked.ready() {
@@ -171,7 +174,11 @@ impl Inner {
                     match self.latest_known(ballot, &votes).await {
                         Some(latest) if latest >= token => break Round::Outbid(latest),
                         Some(_) => is_known = true,
-                        None => break Round::Short,
+                        None => {
+                            let message = "of the nodes that were not started lately, too few tell their last token";
+                            errors.push(message.to_owned());
+                            break Round::Short;
+                        }
                     }
                 }
                 None => break undecided(who, &votes, nodes),
@@ -215,19 +222,24 @@ impl Inner {
         )
     }
 
-    /// The latest token that nodes remember, of which enough have kept all that they acknowledged; those that are for the
-    /// present one remember none that is later.
+    /// The latest token that enough nodes remember which have kept all that they acknowledged; those that are for the present
+    /// one remember none that is later. Where so many have lost their memory that nobody can know, the clock has to do,
+    /// as it does for a single store: they have had no vote for a longest ttl.
     async fn latest_known(&self, ballot: &Ballot<'_>, votes: &[Vote]) -> Option<u64> {
         let voted = |node: usize| matches!(votes[node], Vote::In { weight: Weight::Full, .. });
         let others: Vec<usize> = ballot.nodes.iter().copied().filter(|node| !voted(*node)).collect();
         let reads = others.iter().map(|node| async {
             let node = self.node(*node);
             let seen = node.query(&self.env, self.node_timeout, node.store.read(ballot.key)).await.ok()?;
-            (node.vote(seen.now, self.longest, ballot.op.memory) == Weight::Full).then_some(seen.record.fence)
+            Some((node.vote(seen.now, self.longest, ballot.op.memory), seen.record.fence))
         });
-        let read: Vec<(usize, Option<u64>)> = others.iter().copied().zip(join_all(reads).await).collect();
-        let asked = |node: usize| voted(node) || read.iter().any(|(other, seen)| *other == node && seen.is_some());
-        ballot.who.is_known_by(asked).then(|| read.iter().filter_map(|(_, seen)| *seen).max().unwrap_or(0))
+        let read: Vec<(usize, Option<(Weight, u64)>)> = others.iter().copied().zip(join_all(reads).await).collect();
+        let of = |node: usize| read.iter().find(|(other, _)| *other == node).and_then(|(_, read)| *read);
+        let remembers = |node: usize| voted(node) || of(node).is_some_and(|(weight, _)| weight == Weight::Full);
+        let may_remember = |node: usize| voted(node) || of(node).is_none_or(|(weight, _)| weight == Weight::Full);
+        let is_known = ballot.who.is_known_by(remembers) || !ballot.who.is_known_by(may_remember);
+        let latest = read.iter().filter_map(|(_, read)| *read).filter(|(weight, _)| *weight == Weight::Full);
+        is_known.then(|| latest.map(|(_, fence)| fence).max().unwrap_or(0))
     }
 
     fn won(&self, ballot: &Ballot<'_>, mut reply: Reply) -> Reply {
