@@ -160,7 +160,7 @@ fn a_release_that_was_under_way_in_a_runtime_that_ended_is_not_forgotten() {
 fn what_a_diverted_claim_left_is_released_by_the_next_runtime_when_the_first_ended() {
     let (first, second) = (Chaos::new(Env::system()), Chaos::new(Env::system()));
     let store = Fallback::new(Arc::new(first.clone()), Arc::new(second.clone()));
-    let locks = Locks::new(Arc::new(store));
+    let locks = Locks::new(store);
     let its_own = runtime();
     // The primary grants it without a reply, and is away when it is asked again: the grant is a stray there.
     first.fault(Fault::LoseReply);
