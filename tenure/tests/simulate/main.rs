@@ -40,11 +40,15 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 mod asking;
+mod grip;
 mod history;
+mod leases;
 mod lock;
 mod network;
 mod play;
 mod scenario;
+mod several;
+mod spare;
 mod task;
 mod wire;
 

@@ -17,7 +17,7 @@ use futures_util::FutureExt;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tenure::env::Env;
-use tenure::proto::{ClaimId, Grant, Inbox, Op, Reply};
+use tenure::proto::{ClaimId, Grant, Inbox, Micros, Op, Reply};
 use tenure::store::{Hub, Memory, Push, Store, Watch};
 use tenure::{Error, ErrorKind, Key, Locks, Result};
 use tokio::sync::oneshot;
@@ -46,6 +46,7 @@ struct State {
     relays: Vec<Relay>,
     links: Vec<Link>,
     jumped: i64,
+    left: Vec<Left>,
 }
 
 /// How a process is connected.
@@ -64,6 +65,15 @@ struct Relay {
     id: ClaimId,
     from: Watch,
     to: Hub,
+}
+
+/// What the store had of a claim when that went to its process's second store.
+struct Left {
+    process: usize,
+    key: Key,
+    id: ClaimId,
+    /// A late copy of a request may bring it back: then it is another one.
+    since: Micros,
 }
 
 /// What becomes of a message and its answer.
@@ -88,6 +98,7 @@ impl World {
             relays: Vec::new(),
             links: vec![link; scenario.processes.len()],
             jumped: 0,
+            left: Vec::new(),
         };
         let (scenario, history) = (scenario.clone(), history.clone());
         Self(Arc::new(Inner { scenario, history, start, env, state: Mutex::new(state) }))
@@ -149,6 +160,40 @@ impl World {
         state.relays.retain(|relay| !relay.to.is_empty());
         self.set_clock(&state);
         state.memory.clone()
+    }
+
+    /// A claim went to the second store of its process.
+    pub(crate) fn diverted(&self, process: usize, key: &Key, id: ClaimId) {
+        if let Some(since) = self.since(key, id) {
+            self.state().left.push(Left { process, key: key.clone(), id, since });
+        }
+    }
+
+    /// Since when the store has something of a claim.
+    fn since(&self, key: &Key, id: ClaimId) -> Option<Micros> {
+        let seen = self.memory().read(key).now_or_never().expect("it does not wait").expect("it does not fail");
+        let record = seen.record;
+        record.holders.iter().chain(&record.queue).find(|entry| entry.id == id).map(|entry| entry.since)
+    }
+
+    /// Waits until every process that lives can reach the store again.
+    pub(crate) async fn whole(&self) {
+        sleep_until(self.0.start + self.0.scenario.clear_at).await;
+        loop {
+            let ends = self.state().links.iter().map(|link| link.cut_until.max(link.paused_until)).max();
+            match ends.filter(|end| *end > Instant::now()) {
+                Some(end) => sleep_until(end).await,
+                None => return,
+            }
+        }
+    }
+
+    /// What the store still has of a claim that went elsewhere, and ought to have been given back.
+    pub(crate) fn stray(&self) -> Option<String> {
+        let left = std::mem::take(&mut self.state().left);
+        let alive = |left: &&Left| !self.state().links[left.process].dead;
+        let mut strays = left.iter().filter(alive).filter(|left| self.since(&left.key, left.id) == Some(left.since));
+        strays.next().map(|left| format!("claim {} of p{} on lock {}", left.id, left.process, number_of(&left.key)))
     }
 
     /// Waits until the process is not paused.
