@@ -83,7 +83,8 @@ impl Locks {
 
     /// Waits until all of the locks are held; [`AcquiringAll::timeout`] bounds the wait.
     ///
-    /// A hold that is lost while others are waited for, as one without a watchdog may be, is taken again.
+    /// A hold that is lost while others are waited for, as one without a watchdog may be, is taken again. So with
+    /// [`max_hold`](crate::LockBuilder::max_hold), which counts for each from when it was had, give time enough for all.
     ///
     /// # Errors
     ///

@@ -207,8 +207,11 @@ impl Lease {
         };
         let reply = self.apply(&key, &Op::Acquire(acquire)).await?;
         let Outcome::Held { fence, .. } = reply.outcome else { return Err(self.lost()) };
-        if Fence(fence) == Fence::NONE {
-            return Err(degraded(&key));
+        match Fence(fence) {
+            Fence::NONE => return Err(degraded(&key)),
+            same if same == self.ticket.fence => {}
+            // A grant of its own: this claim had ended before, and somebody else may have had the lock meanwhile.
+            _ => return Err(self.lost()),
         }
         match self.release().await {
             Ok(true) => {}

@@ -258,3 +258,24 @@ async fn on_redis_a_lease_passes_from_client_to_client_and_survives_them() {
     assert!(next.release().await.unwrap() && !next.release().await.unwrap());
     assert!(!theirs.info("a").await.unwrap().is_locked());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_hand_over_whose_second_claim_came_too_late_is_no_lease() {
+    let (locks, store) = client();
+    let lease = locks.mutex("a").build().unwrap().lease(ms(500)).await.unwrap();
+    // The question whether it is still there is answered at once, the second claim comes after its end, and nobody hears
+    // that the first was gone by then.
+    store.yields(3);
+    let mut handing_over = std::pin::pin!(lease.hand_over());
+    assert!(futures_util::poll!(handing_over.as_mut()).is_pending());
+    store.delay(ms(600));
+    let lose_reply = async {
+        tokio::time::sleep(ms(900)).await;
+        store.fault(Fault::LoseReply);
+    };
+    let (handed_over, ()) = tokio::join!(handing_over, lose_reply);
+    assert!(handed_over.unwrap_err().is_lost());
+    store.fault(Fault::None);
+    tokio::time::sleep(ms(2_000)).await;
+    assert_eq!(crowd(&store, "a").await, (0, 0), "the second claim is given back");
+}

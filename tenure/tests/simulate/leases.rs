@@ -28,7 +28,15 @@ impl Task {
     /// Takes a lock for a term, does this and that with it, and lets go of it.
     pub(crate) async fn lease(&mut self, spec: &Spec, who: Claimant) {
         let who = Claimant { manner: Manner::Lease, ..who };
-        let Some(mut leased) = self.acquire_lease(spec, who).await else { return };
+        let Some(leased) = self.acquire_lease(spec, who).await else { return };
+        // Between two answers nobody knows for certain, and after its end the store may have it for a little.
+        self.history.engaged(who.lock, 1);
+        self.carry(spec, who, leased).await;
+        self.history.engaged(who.lock, -1);
+        self.history.gone(who.lock);
+    }
+
+    async fn carry(&mut self, spec: &Spec, who: Claimant, mut leased: Leased) {
         for _ in 0..self.rng.random_range(0..4) {
             if !leased.term.remaining().is_zero() {
                 self.world.running(self.process).await;
@@ -171,10 +179,8 @@ impl Task {
     /// Waits until the store has forgotten it.
     async fn expire(&mut self, left: Duration, who: Claimant) {
         let Spec { ttl, patience, .. } = self.scenario.locks[who.lock];
-        self.history.engaged(who.lock, 1);
         // A grant to a place in the queue lasts for as long as the place, where that is longer than the term.
         sleep(left + patience + ttl / 25 + 2 * self.scenario.trip() + Duration::from_millis(5)).await;
-        self.history.engaged(who.lock, -1);
         self.history.expired(who.lock);
     }
 

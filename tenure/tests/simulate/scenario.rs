@@ -216,7 +216,7 @@ impl Process {
             .then(|| (rng.random_range(1..=5), ms(scale * rng.random_range(0.1..2.0))));
         let fallback = weather >= Weather::Storm && rng.random_bool(0.25);
         let (rounds, cancels) = (rng.random_range(1..=4), [0, 10, 50][rng.random_range(0..3)]);
-        let (several, leases) = ([0, 20, 60][rng.random_range(0..3)], [0, 0, 20][rng.random_range(0..3)]);
+        let (several, leases) = ([0, 0, 10, 40][rng.random_range(0..4)], [0, 0, 0, 30][rng.random_range(0..4)]);
         Self { tasks, rounds, cancels, breaker, fallback, several, leases }
     }
 }

@@ -131,7 +131,9 @@ impl Task {
         };
         let builder = builder.ttl(spec.ttl).patience(spec.patience).op_timeout(spec.op_timeout).meta("");
         let builder = builder.fence_memory(spec.memory).watchdog(spec.watchdog).local_hand_off(spec.local_hand_off);
-        let builder = if let Some(max) = spec.max_hold { builder.max_hold(max) } else { builder };
+        // One that lasts for less than a trip is over before the others are had, and no two get ahead.
+        let max_hold = spec.max_hold.filter(|_| who.manner != Manner::Several);
+        let builder = if let Some(max) = max_hold { builder.max_hold(max) } else { builder };
         let builder = if let Some((times, gap)) = spec.retry { builder.retry(times, gap) } else { builder };
         let builder = if who.owner.is_some() { builder.reentrant(spec.max) } else { builder };
         let builder = if let Some(interval) = spec.interval { builder.watchdog_interval(interval) } else { builder };
@@ -223,10 +225,11 @@ impl Task {
             // It was let in and broken before it knew.
             ErrorKind::Lost => self.scenario.weather == Weather::Disaster,
             ErrorKind::NoReply | ErrorKind::Unavailable if self.history.is_troubled(begun) => true,
-            // A breaker that opened in the storm lets one request through first, and the others fail meanwhile.
+            // A breaker that opened in the storm lets one request through first, and the others fail meanwhile, or go to
+            // a second store, which has no leases.
             ErrorKind::Unavailable => {
-                self.scenario.processes[self.process].breaker.is_some()
-                    && matches!(how, How::Try | How::DropTryAtPoll(_))
+                let process = &self.scenario.processes[self.process];
+                process.breaker.is_some() && (how.is_try() || process.fallback)
             }
             _ => false,
         };
