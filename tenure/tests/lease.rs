@@ -2,7 +2,7 @@
 //!
 //! Bugs that were planted, one at a time, and found: dropping releases; resuming prolongs, or does not ask; the ticket's
 //! version, fence or store is not looked at; `Debug` shows the id; a hand-over releases first, or leaves two claims when it
-//! fails; a degraded hold becomes a lease.
+//! fails, or takes a new grant for the old one; a degraded hold becomes a lease.
 
 #![allow(clippy::disallowed_methods, reason = "tests have their time and their tasks from tokio")]
 
@@ -270,12 +270,12 @@ async fn a_hand_over_whose_second_claim_came_too_late_is_no_lease() {
     assert!(futures_util::poll!(handing_over.as_mut()).is_pending());
     store.delay(ms(600));
     let lose_reply = async {
-        tokio::time::sleep(ms(900)).await;
+        sleep(ms(900)).await;
         store.fault(Fault::LoseReply);
     };
     let (handed_over, ()) = tokio::join!(handing_over, lose_reply);
     assert!(handed_over.unwrap_err().is_lost());
     store.fault(Fault::None);
-    tokio::time::sleep(ms(2_000)).await;
+    sleep(ms(2_000)).await;
     assert_eq!(crowd(&store, "a").await, (0, 0), "the second claim is given back");
 }

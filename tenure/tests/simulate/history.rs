@@ -44,7 +44,7 @@ pub(crate) struct Counts {
     pub(crate) refused_writes: u64,
     pub(crate) overlaps: u64,
     pub(crate) handed_on: u64,
-    /// Holds that several were taken with at once, leases that changed hands, and holds of a second store.
+    /// Holds that were taken together with others, leases that were found again or renewed, and degraded holds.
     pub(crate) together: u64,
     pub(crate) passed: u64,
     pub(crate) degraded: u64,

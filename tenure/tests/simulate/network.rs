@@ -17,7 +17,7 @@ use futures_util::FutureExt;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tenure::env::Env;
-use tenure::proto::{ClaimId, Grant, Inbox, Micros, Op, Reply};
+use tenure::proto::{ClaimId, Grant, Inbox, Op, Reply};
 use tenure::store::{Hub, Memory, Push, Store, Watch};
 use tenure::{Error, ErrorKind, Key, Locks, Result};
 use tokio::sync::oneshot;
@@ -46,7 +46,6 @@ struct State {
     relays: Vec<Relay>,
     links: Vec<Link>,
     jumped: i64,
-    left: Vec<Left>,
 }
 
 /// How a process is connected.
@@ -65,15 +64,6 @@ struct Relay {
     id: ClaimId,
     from: Watch,
     to: Hub,
-}
-
-/// What the store had of a claim when that went to its process's second store.
-struct Left {
-    process: usize,
-    key: Key,
-    id: ClaimId,
-    /// A late copy of a request may bring it back: then it is another one.
-    since: Micros,
 }
 
 /// What becomes of a message and its answer.
@@ -98,7 +88,6 @@ impl World {
             relays: Vec::new(),
             links: vec![link; scenario.processes.len()],
             jumped: 0,
-            left: Vec::new(),
         };
         let (scenario, history) = (scenario.clone(), history.clone());
         Self(Arc::new(Inner { scenario, history, start, env, state: Mutex::new(state) }))
@@ -162,18 +151,9 @@ impl World {
         state.memory.clone()
     }
 
-    /// A claim went to the second store of its process.
-    pub(crate) fn diverted(&self, process: usize, key: &Key, id: ClaimId) {
-        if let Some(since) = self.since(key, id) {
-            self.state().left.push(Left { process, key: key.clone(), id, since });
-        }
-    }
-
-    /// Since when the store has something of a claim.
-    fn since(&self, key: &Key, id: ClaimId) -> Option<Micros> {
-        let seen = self.memory().read(key).now_or_never().expect("it does not wait").expect("it does not fail");
-        let record = seen.record;
-        record.holders.iter().chain(&record.queue).find(|entry| entry.id == id).map(|entry| entry.since)
+    /// Whether a process is no more.
+    pub(crate) fn is_dead(&self, process: usize) -> bool {
+        self.state().links[process].dead
     }
 
     /// Waits until every process that lives can reach the store again.
@@ -186,14 +166,6 @@ impl World {
                 None => return,
             }
         }
-    }
-
-    /// What the store still has of a claim that went elsewhere, and ought to have been given back.
-    pub(crate) fn stray(&self) -> Option<String> {
-        let left = std::mem::take(&mut self.state().left);
-        let alive = |left: &&Left| !self.state().links[left.process].dead;
-        let mut strays = left.iter().filter(alive).filter(|left| self.since(&left.key, left.id) == Some(left.since));
-        strays.next().map(|left| format!("claim {} of p{} on lock {}", left.id, left.process, number_of(&left.key)))
     }
 
     /// Waits until the process is not paused.

@@ -58,7 +58,7 @@ async fn perform(scenario: &Arc<Scenario>, history: &Arc<History>) {
             aborts.iter().filter(|(process, _)| *process == killed).for_each(|(_, task)| task.abort());
         }
     };
-    let script = tokio::spawn(happen(world.clone(), history.clone(), scenario.clone(), kill));
+    let script = tokio::spawn(happen(world.clone(), history.clone(), scenario.clone(), spares.clone(), kill));
 
     all_ended(history, tasks.into_iter().map(|(_, task)| task), longest_play(scenario)).await;
     if history.has_failed() {
@@ -159,7 +159,13 @@ async fn nothing_is_left(scenario: &Scenario, history: &History, world: &World, 
 }
 
 /// What happens to all: the script of the scenario.
-async fn happen(world: World, history: Arc<History>, scenario: Arc<Scenario>, kill: impl Fn(usize)) {
+async fn happen(
+    world: World,
+    history: Arc<History>,
+    scenario: Arc<Scenario>,
+    spares: Vec<Spare>,
+    kill: impl Fn(usize),
+) {
     for (after, happening) in &scenario.events {
         sleep(*after).await;
         note!(history, "{happening:?}");
@@ -185,10 +191,11 @@ async fn happen(world: World, history: Arc<History>, scenario: Arc<Scenario>, ki
             Happening::Jump { micros } => world.jump(micros),
         }
     }
-    if scenario.processes.iter().any(|process| process.fallback) {
+    if !spares.is_empty() {
+        // What was sent before is given up after 2 s, and tried again within a second.
         world.whole().await;
         sleep(Duration::from_millis(3_100) + 4 * scenario.trip()).await;
-        let stray = world.stray();
+        let stray = spares.iter().find_map(Spare::stray);
         history.demand(stray.is_none(), || format!("what went elsewhere was not given back: {stray:?}"));
     }
 }

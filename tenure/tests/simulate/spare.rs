@@ -1,32 +1,62 @@
 //! What a process goes to while the store is away: a memory of its own, behind a [`Fallback`](tenure::store::Fallback).
 
 use std::fmt;
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use futures_util::FutureExt;
 use tenure::env::Env;
-use tenure::proto::{ClaimId, Op, Reply};
+use tenure::proto::{ClaimId, Micros, Op, Reply};
 use tenure::store::{Memory, Seen, Store, Traits, Watch};
 use tenure::{Key, Result};
 
 use crate::network::World;
+use crate::wire::number_of;
 
-/// The second store of a process. The world is told of each claim that went there.
+/// The second store of a process. It takes note of what each claim that goes there leaves at the first.
 #[derive(Clone)]
 pub(crate) struct Spare {
     world: World,
     pub(crate) process: usize,
     pub(crate) memory: Memory,
+    left: Arc<Mutex<Vec<Left>>>,
+}
+
+/// What the first store had of a claim when that came here.
+struct Left {
+    key: Key,
+    id: ClaimId,
+    /// A late copy of a request may bring it back: then it is another one.
+    since: Micros,
 }
 
 impl Spare {
     pub(crate) fn new(world: &World, process: usize, env: &Env) -> Self {
-        Self { world: world.clone(), process, memory: Memory::with_env(env.clone()) }
+        Self { world: world.clone(), process, memory: Memory::with_env(env.clone()), left: Arc::default() }
     }
 
     fn note(&self, key: &Key, op: &Op) {
-        if let Op::Acquire(acquire) = op {
-            self.world.diverted(self.process, key, acquire.id);
+        let Op::Acquire(acquire) = op else { return };
+        if let Some(since) = self.since(key, acquire.id) {
+            self.left.lock().expect("no panic").push(Left { key: key.clone(), id: acquire.id, since });
         }
+    }
+
+    /// Since when the first store has something of a claim.
+    fn since(&self, key: &Key, id: ClaimId) -> Option<Micros> {
+        let seen = self.world.memory().read(key).now_or_never().expect("it does not wait").expect("it does not fail");
+        let mut entries = seen.record.holders.iter().chain(&seen.record.queue);
+        entries.find(|entry| entry.id == id).map(|entry| entry.since)
+    }
+
+    /// What the first store still has of a claim that came here, and ought to have been given back.
+    pub(crate) fn stray(&self) -> Option<String> {
+        if self.world.is_dead(self.process) {
+            return None;
+        }
+        let left = self.left.lock().expect("no panic");
+        let stray = left.iter().find(|left| self.since(&left.key, left.id) == Some(left.since))?;
+        Some(format!("claim {} of p{} on lock {}", stray.id, self.process, number_of(&stray.key)))
     }
 }
 
