@@ -183,8 +183,8 @@ impl Lease {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Lost`] when it is no longer held; another kind when the store did not answer, and the lease is as it
-    /// was: [resume](Locks::resume) it.
+    /// [`ErrorKind::Lost`] when it is no longer held; another kind when the store did not answer or could only give a
+    /// degraded hold, and the lease is as it was: [resume](Locks::resume) it.
     ///
     /// # Cancel safety
     ///
