@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 
-use super::Inner;
 use super::claims::Standing;
-use super::node::{Vote, Weight};
+use super::node::{Preference, Vote, Weight};
 use super::round::{Answer, release};
-use crate::error::{Error, ErrorKind, Result};
+use super::{Inner, unavailable};
+use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::options::invalid;
-use crate::proto::vote::{Electorate, score};
+use crate::proto::vote::Electorate;
 use crate::proto::{Acquire, Op, Outcome, Release, Reply};
 
 /// How many rounds one request may take: the first, and as many as an outbid or a hand-over under way are worth.
@@ -52,7 +52,8 @@ impl Inner {
             );
             return Err(invalid(message));
         }
-        let who = self.electorate(op.claim.limit());
+        let view = self.fresh_view().await?;
+        let who = self.electorate(&view, key, op.claim.limit());
         let nodes = who.nodes();
         let (told, stood, granted) = {
             let mut claims = self.claims();
@@ -62,8 +63,13 @@ impl Inner {
             (claim.take_told(), claim.home, claim.fence)
         };
         let mut ballot = Ballot { key, op, who, nodes, home: None };
-        // The wall clock is below 2^53 for two centuries, and a number of which that is not true would not fit a double.
-        let mut token = if granted > 0 { granted } else { self.env.wall().min(1 << 52) };
+        let mut token = match granted.max(op.fence) {
+            // One alone mints its own.
+            0 if ballot.nodes.len() == 1 => 0,
+            // The wall clock is below 2^52 until the year 2112; what is not below 2^53 would not fit a double.
+            0 => self.env.wall().min(1 << 52),
+            token => token,
+        };
         match stood {
             Some(home) if !op.patience.is_zero() => match told {
                 Some(fence) => (ballot.home, token) = (Some(home), fence),
@@ -99,11 +105,10 @@ impl Inner {
                 }
                 _ => {}
             }
-            let has_home = self.lose(ballot, waits).await;
-            let reply = match outcome {
-                Round::Lost(reply) => reply,
-                _ => return Err(short(errors)),
-            };
+            // Only who is told that it is busy knows that there is something to come back for.
+            let stays = waits && matches!(outcome, Round::Lost(Reply { outcome: Outcome::Busy { .. }, .. }));
+            let has_home = self.lose(ballot, stays).await;
+            let Round::Lost(reply) = outcome else { return Err(short(errors)) };
             let (Outcome::Busy { ahead, .. }, true) = (reply.outcome, waits) else { return Ok(reply) };
             match has_home {
                 Some(Standing::Waits) => return Ok(reply),
@@ -144,13 +149,13 @@ impl Inner {
             nodes.iter().map(|node| request(*node)).collect()
         };
         let mut asked = self.send(key, ops);
-        let mut votes = vec![Vote::Pending; self.nodes.len()];
+        let mut votes = vec![Vote::Pending; nodes.iter().max().map_or(0, |last| last + 1)];
         let mut errors = Vec::new();
         let mut is_known = false;
         let mut hear = |(node, op, reply): Answer, votes: &mut Vec<Vote>| {
             self.note(node, &op, &reply);
             errors.extend(reply.as_ref().err().map(ToString::to_string));
-            votes[node] = Vote::of(reply, |now| self.nodes[node].weight(now, self.longest, ballot.op.memory));
+            votes[node] = Vote::of(reply, |now| self.node(node).vote(now, self.longest, ballot.op.memory));
         };
         let round = loop {
             while let Some(answer) = asked.ready() {
@@ -216,34 +221,42 @@ impl Inner {
         let voted = |node: usize| matches!(votes[node], Vote::In { weight: Weight::Full, .. });
         let others: Vec<usize> = ballot.nodes.iter().copied().filter(|node| !voted(*node)).collect();
         let reads = others.iter().map(|node| async {
-            let node = &self.nodes[*node];
+            let node = self.node(*node);
             let seen = node.query(&self.env, self.node_timeout, node.store.read(ballot.key)).await.ok()?;
-            (node.weight(seen.now, self.longest, ballot.op.memory) == Weight::Full).then_some(seen.record.fence)
+            (node.vote(seen.now, self.longest, ballot.op.memory) == Weight::Full).then_some(seen.record.fence)
         });
         let read: Vec<(usize, Option<u64>)> = others.iter().copied().zip(join_all(reads).await).collect();
         let asked = |node: usize| voted(node) || read.iter().any(|(other, seen)| *other == node && seen.is_some());
         ballot.who.is_known_by(asked).then(|| read.iter().filter_map(|(_, seen)| *seen).max().unwrap_or(0))
     }
 
-    fn won(&self, ballot: &Ballot<'_>, reply: Reply) -> Reply {
-        if let (Some(claim), Outcome::Held { fence, .. }) = (self.claims().get(ballot.op.id), reply.outcome) {
-            (claim.fence, claim.home, claim.rounds) = (fence, None, 0);
+    fn won(&self, ballot: &Ballot<'_>, mut reply: Reply) -> Reply {
+        if let (Some(claim), Outcome::Held { fence, since, .. }) = (self.claims().get(ballot.op.id), &mut reply.outcome)
+        {
+            if claim.since == 0 {
+                claim.since = *since;
+            }
+            (claim.fence, claim.home, claim.rounds, *since) = (*fence, None, 0, claim.since);
         }
         reply
     }
 
-    /// Lets go of everything but the home, if it is to wait there; says how it stands there.
-    async fn lose(self: &Arc<Self>, ballot: &Ballot<'_>, waits: bool) -> Option<Standing> {
+    /// Lets go of everything, but of the home if it stays there; says how it stands there then.
+    async fn lose(self: &Arc<Self>, ballot: &Ballot<'_>, stays: bool) -> Option<Standing> {
         let mut kept = None;
         if let Some(claim) = self.claims().get(ballot.op.id) {
             let standing = ballot.home.map(|home| claim.standing(home));
-            kept = standing.filter(|standing| waits && matches!(standing, Standing::In | Standing::Waits));
-            claim.home = ballot.home.filter(|_| kept.is_some());
+            kept = standing.filter(|standing| stays && matches!(standing, Standing::In | Standing::Waits));
+            // Where it does not stay, leaving says so to those who listen.
+            claim.home = ballot.home;
             claim.rounds += 1;
         }
         let others: Vec<usize> =
             ballot.nodes.iter().copied().filter(|node| kept.is_none() || Some(*node) != ballot.home).collect();
         let releases = self.leave(ballot, &others);
+        if let (None, Some(claim)) = (kept, self.claims().get(ballot.op.id)) {
+            claim.home = None;
+        }
         // Who will not wait has nothing left behind; who waits need not wait for that as well.
         match kept {
             Some(_) => self.let_go(ballot.key, releases),
@@ -263,7 +276,6 @@ impl Inner {
     fn leave(&self, ballot: &Ballot<'_>, nodes: &[usize]) -> Vec<(usize, Release)> {
         let mut claims = self.claims();
         let Some(claim) = claims.get(ballot.op.id) else { return Vec::new() };
-        claim.home = claim.home.filter(|home| !nodes.contains(home));
         let mut releases = Vec::new();
         for node in nodes.iter().copied() {
             if claim.standing(node) == Standing::Out {
@@ -288,7 +300,7 @@ impl Inner {
     async fn ask_home(self: &Arc<Self>, ballot: &Ballot<'_>, home: usize) -> Result<Reply> {
         let id = self.claims().get(ballot.op.id).map_or(ballot.op.id, |claim| claim.id(home));
         let op = Op::Acquire(Acquire { id, ..ballot.op.clone() });
-        let reply = self.nodes[home].ask(&self.env, self.node_timeout, ballot.key, &op).await;
+        let reply = self.node(home).ask(&self.env, self.node_timeout, ballot.key, &op).await;
         self.note(home, &op, &reply);
         reply
     }
@@ -296,11 +308,11 @@ impl Inner {
     /// The node in whose queue claims on this lock wait: for all clients the same, as long as they find the same ones up.
     fn home(&self, key: &Key, nodes: &[usize]) -> Option<usize> {
         let now = self.env.now();
-        let rank = |node: &usize| score(key.as_str(), &self.nodes[*node].name);
+        let rank = |node: &usize| Preference::of(key.as_str(), &self.node(*node));
         let wall = self.env.wall();
         let serves = |node: &usize| {
-            let node = &self.nodes[*node];
-            node.is_up(now) && node.weight(wall, self.longest, Duration::ZERO) > Weight::None
+            let node = self.node(*node);
+            node.is_up(now) && node.vote(wall, self.longest, Duration::ZERO) > Weight::None
         };
         nodes.iter().copied().filter(serves).max_by_key(rank)
     }
@@ -338,5 +350,5 @@ fn pause(rounds: u32) -> Duration {
 }
 
 fn short(errors: Vec<String>) -> Error {
-    Error::new(ErrorKind::NoReply, format!("too few nodes of the quorum could vote: {}", errors.join("; ")))
+    unavailable(format!("too few nodes of the quorum could vote: {}", errors.join("; ")))
 }
