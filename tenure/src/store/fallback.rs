@@ -138,6 +138,7 @@ impl Inner {
 
     /// Sends operations to the primary, and to the secondary what it cannot take or what lives there.
     async fn apply_all(&self, ops: &[(Key, Op)]) -> Vec<Result<Reply>> {
+        self.strays.see_that_they_go();
         let at_secondary: Vec<bool> = ops.iter().map(|(_, op)| self.went(op)).collect();
         let here: Vec<_> =
             ops.iter().zip(&at_secondary).filter(|(_, went)| !**went).map(|(op, _)| op.clone()).collect();
