@@ -15,7 +15,7 @@
 
 use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -32,6 +32,7 @@ use crate::hold::{Granted, Hold, Loss};
 use crate::lock::Spec;
 use crate::proto::Reply;
 use crate::renewal::{Attempt, batches};
+use crate::sync::{Mutex, MutexGuard};
 
 /// How many operations go into one `apply_many`: enough to spare the store, few enough not to hold it up.
 pub(crate) const BATCH: usize = 100;

@@ -59,6 +59,7 @@ mod reentry;
 mod release;
 mod renewal;
 pub mod store;
+mod sync;
 mod ticket;
 mod waiting;
 

@@ -25,7 +25,7 @@
 //! for it; readers and permits share, and have a place each.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -38,6 +38,7 @@ use crate::key::Key;
 use crate::lock::Spec;
 use crate::place::{Place, Stand};
 use crate::proto::{Claim, Micros};
+use crate::sync::{Mutex, MutexGuard};
 
 /// For how long after its last answer the store is not asked whether others wait.
 pub(crate) const FAIR: Duration = Duration::from_millis(100);
@@ -229,3 +230,6 @@ impl All {
         self.by_key.remove(key);
     }
 }
+
+#[cfg(all(test, loom))]
+pub(crate) mod model;
