@@ -6,7 +6,7 @@
 //! ```
 //!
 //! On offer, a hold is not renewed: the future that it was given to may never be polled again. The agenda has it as an
-//! offer, and whoever takes that off sees to the hold, be it the task, the keeper, or the end of the task's place.
+//! offer. Either the task takes that off, or the keeper does when it is due, and then the task comes too late.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -49,7 +49,7 @@ impl Keeper {
         false
     }
 
-    /// Releases a hold in the background that was accepted and never came into anybody's hands.
+    /// Releases a hold in the background that was on offer to a task which has gone.
     pub(crate) fn give_back(&self, hold: &Hold) {
         self.shared.agenda().remove(hold);
         if hold.end() {

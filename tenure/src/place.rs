@@ -97,9 +97,7 @@ impl Place {
         let Behind { serial, spec, turn } = line.behind.pop_front()?;
         (line.front, line.spec, line.hold) = (serial, spec, Some(successor.clone()));
         self.stand = Stand::Gone;
-        if let Err(Turn::Hold(hold)) = turn.send(Turn::Hold(successor))
-            && self.client.keeper.accept(&hold)
-        {
+        if let Err(Turn::Hold(hold)) = turn.send(Turn::Hold(successor)) {
             // It went away in this very moment.
             self.client.keeper.give_back(&hold);
             all.advance(&self.spec.key, now);
@@ -141,7 +139,7 @@ impl Drop for Place {
                 match turn.try_recv() {
                     Ok(Turn::Front) => self.leave_front(),
                     Ok(Turn::Hold(hold)) => {
-                        if self.client.keeper.accept(&hold) && self.hand_on(&hold).is_none() {
+                        if self.hand_on(&hold).is_none() {
                             self.client.keeper.give_back(&hold);
                             self.leave_front();
                         }

@@ -154,9 +154,9 @@ fn model_a_hold_on_offer_is_taken_or_taken_back() {
 }
 
 #[test]
-fn model_a_hold_on_offer_is_released_once_when_its_taker_goes() {
+fn model_a_hold_on_offer_whose_taker_goes_is_passed_on_or_released_once() {
     World::model(|world| {
-        let (guard, next) = (world.guard(), world.join());
+        let (guard, next, mut behind) = (world.guard(), world.join(), world.join());
         drop(guard);
         let (keeper, later) = (world.keeper(), world.now() + PATIENCE);
         let keeper = thread::spawn(move || {
@@ -164,8 +164,13 @@ fn model_a_hold_on_offer_is_released_once_when_its_taker_goes() {
             untaken.iter().for_each(|hold| keeper.take_back(hold));
         });
         drop(next);
+        let turn = block_on(behind.turn());
         keeper.join().unwrap();
-        assert_eq!(world.partings(), 1);
+        match turn {
+            Turn::Hold(hold) => assert!(!hold.is_over() && world.partings() == 0),
+            Turn::Front => assert_eq!(world.partings(), 1),
+        }
+        drop(behind);
         assert!(world.is_empty());
     });
 }
