@@ -320,14 +320,8 @@ impl Hold {
 
     fn shift(&self, from: &[u8], to: u8) -> bool {
         // In one step for all that it may change from: between two, it may go from the second to the first.
-        let mut state = self.state.load(Ordering::Acquire);
-        while from.contains(&state) {
-            match self.state.compare_exchange(state, to, Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => return true,
-                Err(other) => state = other,
-            }
-        }
-        false
+        let change = |state| from.contains(&state).then_some(to);
+        self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, change).is_ok()
     }
 
     /// Completes when it is lost or ended from now on.

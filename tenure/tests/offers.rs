@@ -1,6 +1,10 @@
 //! What a task in line is given and does not take, as its future is not polled any more; under a paused clock.
 //!
-//! Bugs that were planted, one at a time, and found: PLANTED.
+//! Bugs that were planted, one at a time, and found: an offer lasts for as long as its hold
+//! would; what is on offer is renewed; the turn to ask is never taken back, or a hold is and the line not told; the
+//! release is forgotten; who was passed over believes that it holds, or that it is its turn; it joins again at the end;
+//! an overdue renewal is forgotten; a hold is taken after its deadline; a task that goes keeps what it was given; the
+//! heir of a claim that is gone is not told.
 
 #![allow(clippy::disallowed_methods, reason = "tests have their time and their tasks from tokio")]
 
@@ -90,7 +94,7 @@ async fn who_was_passed_over_stands_ahead_of_those_who_came_later() {
         drop(first);
         let start = Instant::now();
         let guard = soon(behind).await;
-        assert!(start.elapsed() <= ms(6_100), "{:?}", start.elapsed());
+        assert!(start.elapsed() <= ms(9_100), "{:?}", start.elapsed());
         let late = waiter(&lock);
         run_ready().await;
         // In the order in which they came, not in that in which they are polled.
@@ -110,16 +114,16 @@ async fn who_was_passed_over_stands_ahead_of_those_who_came_later() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_turn_that_is_not_taken_goes_on_to_the_next() {
-    let (locks, store) = client();
-    let lock = mutex(&locks);
-    let _wait = given(&lock, TURN).await;
-    run_ready().await;
-    store.take_ops();
-    let start = Instant::now();
-    let guard = soon(waiter(&lock)).await;
-    assert!(start.elapsed() <= ms(3_100), "{:?}", start.elapsed());
-    assert!(guard.is_held());
+async fn what_is_not_taken_goes_on_to_the_next() {
+    for given_is in [HOLD, TURN] {
+        let (locks, _store) = client();
+        let lock = mutex(&locks);
+        let _wait = given(&lock, given_is).await;
+        let start = Instant::now();
+        let guard = soon(waiter(&lock)).await;
+        assert!(start.elapsed() <= ms(3_100), "{:?}", start.elapsed());
+        assert!(guard.is_held());
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -154,6 +158,14 @@ async fn who_was_passed_over_and_goes_takes_nothing_along() {
         assert_eq!(common::crowd(&store, "a").await, (0, 0));
         assert!(lock.try_lock().await.unwrap().is_some(), "nobody is in line any more");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hold_whose_taker_goes_is_released_at_once() {
+    let (locks, store) = client();
+    drop(given(&mutex(&locks), HOLD).await);
+    tokio::time::sleep(ms(10)).await;
+    assert_eq!(common::crowd(&store, "a").await, (0, 0));
 }
 
 #[tokio::test(start_paused = true)]
