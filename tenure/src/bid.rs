@@ -96,6 +96,7 @@ impl Bid {
             max: spec.max,
             memory: spec.options.fence_memory,
             meta: spec.meta.clone(),
+            fence: 0,
         })
     }
 

@@ -5,11 +5,12 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
 
 use libtest_mimic::{Arguments, Completion, Trial};
 use tempfile::TempDir;
 use tenure::conformance::{PROMISES, Promise, Subject};
-use tenure::store::{Atomic, Breaker, Fallback, Memory, Store};
+use tenure::store::{Atomic, Breaker, Fallback, Memory, Quorum, Store};
 
 #[allow(dead_code, reason = "it also runs by itself")]
 #[path = "../examples/register.rs"]
@@ -24,6 +25,7 @@ fn stores() -> Vec<(&'static str, Setting)> {
         ("memory", memory()),
         ("breaker", breaker()),
         ("fallback", fallback()),
+        ("quorum", quorum()),
         ("register", one_file()),
         #[cfg(feature = "sqlite")]
         ("sqlite", sqlite()),
@@ -48,6 +50,18 @@ fn fallback() -> Setting {
     let memory = Memory::new();
     let open = |primary| async { Fallback::new(Arc::new(primary), Arc::new(Memory::new())) };
     Arc::new(move || subject(memory.clone(), open))
+}
+
+/// Five nodes; each handle is a client of its own.
+fn quorum() -> Setting {
+    let nodes: Vec<Memory> = (0..5).map(|_| Memory::new()).collect();
+    let open = |nodes: Vec<Memory>| async {
+        let builder = Quorum::builder().longest_ttl(Duration::from_secs(3600));
+        let name = |i: usize| format!("node-{i}");
+        let named = nodes.into_iter().enumerate().map(|(i, node)| (name(i), Arc::new(node)));
+        named.fold(builder, |builder, (name, node)| builder.node(name, node)).build().expect("it can be built")
+    };
+    Arc::new(move || subject(nodes.clone(), open))
 }
 
 /// A file for each trial, for it is written as a whole.

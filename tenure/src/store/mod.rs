@@ -26,6 +26,7 @@ mod breaker;
 mod fallback;
 mod memory;
 mod push;
+mod quorum;
 #[cfg(feature = "redis")]
 mod redis;
 #[cfg(feature = "sqlite")]
@@ -38,6 +39,7 @@ pub use breaker::{Breaker, BreakerBuilder, BreakerState};
 pub use fallback::Fallback;
 pub use memory::Memory;
 pub use push::{Hub, Push, Watch};
+pub use quorum::{ChangeStep, Members, NodeStatus, Quorum, QuorumBuilder};
 #[cfg(all(feature = "redis", feature = "conformance"))]
 #[doc(hidden)]
 pub use redis::script as redis_script;
@@ -104,4 +106,7 @@ pub struct Traits {
     pub durable: bool,
     /// `read` and `scan` may be served by a replica that lags.
     pub stale_reads: bool,
+    /// Since when, on its own clock in microseconds, it has certainly kept all that it acknowledged; zero: always. Asked
+    /// after an answer, it is never earlier than what holds for that answer: a quorum rests on that.
+    pub kept_since: u64,
 }

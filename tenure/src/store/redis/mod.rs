@@ -23,6 +23,7 @@ mod connect;
 mod errors;
 mod keys;
 mod record;
+mod run;
 pub mod script;
 mod transport;
 mod url;
@@ -101,7 +102,11 @@ impl Redis {
     pub async fn connect(url: &str) -> Result<Self> {
         let config = url::Config::parse(url)?;
         let (env, hub, keys) = (Env::system(), Hub::new(), Keys::new(&config.prefix));
-        let (server, client) = (config.server.clone(), connect::client(&config)?);
+        let url::Place::One(addr) = &config.place else {
+            return Err(Error::new(ErrorKind::Unsupported, format!("{}: not yet", config.server)));
+        };
+        let client = connect::client(&config, config.target(addr.clone(), &config.login)?)?;
+        let server = config.server.clone();
         let inbox: Arc<str> = keys.inbox(env.bits()).into();
         let link = Link::open(config, client, env, hub.clone(), inbox.clone()).await?;
         connect::probe(&link, &server, &keys, &inbox).await?;
@@ -183,6 +188,7 @@ impl Store for Redis {
     }
 
     fn traits(&self) -> Traits {
-        Traits { kind: "redis", queue: true, fence: true, push: true, durable: false, stale_reads: false }
+        let kept_since = self.0.collector.transport().kept_since();
+        Traits { kind: "redis", queue: true, fence: true, push: true, durable: false, stale_reads: false, kept_since }
     }
 }
