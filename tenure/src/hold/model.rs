@@ -1,6 +1,7 @@
 //! What guard, keeper and whoever looks see of one hold, in whatever order they come. See `sync.rs`.
 //!
-//! Bugs that were planted, one at a time, and found: PLANTED.
+//! Bugs that were planted, one at a time, and found: the state changes in two steps; it changes, or is read, without
+//! an order to the deadline (`Relaxed`); the deadline is read, compared and stored.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -2,7 +2,11 @@
 //! what they hold. See `sync.rs`. The keeper's task does not run: what it would do, a thread of the model does.
 //!
 //! A turn that is lost leaves all threads blocked, which loom reports. Bugs that were planted, one at a time, and
-//! found: PLANTED.
+//! found: whether somebody is in line is looked at outside of the lock under which the place is taken; the heir of a claim
+//! that is gone is looked for outside of the lines' lock, or not at all; an offer that was taken stays on the agenda; it
+//! is looked at outside of the agenda's lock; a hold is given back, or taken back, that somebody else has ended; its line
+//! is not told; a turn is taken that went on to another; who leaves does not close its channel first; who went away in
+//! the moment of its turn does not pass it on; a loss is looked for before it is listened for.
 
 use std::future::poll_fn;
 use std::pin::pin;

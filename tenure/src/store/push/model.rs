@@ -1,7 +1,7 @@
 //! A grant finds its waiter, in whatever order delivery, waiting, waking and leaving come. See `sync.rs`.
 //!
 //! A wake-up that is lost leaves all threads blocked, which loom reports. Bugs that were planted, one at a time, and
-//! found: PLANTED.
+//! found: what was told is read before the waker is registered; a wake-up for all overwrites a grant.
 
 use std::future::poll_fn;
 use std::pin::pin;

@@ -3,9 +3,9 @@
 //! A claim has an id of its own at each node, of which all but the last byte are always the client's. Once a release was
 //! sent to a node, the last byte goes on by one, so that however late that release arrives it ends nothing that came after.
 
+use crate::sync::atomic::{AtomicU64, Ordering};
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::env::Moment;
