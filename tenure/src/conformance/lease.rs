@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Subject;
 use super::lock::{LONG, Lock, SHORT, With, eventually, fresh_id, held, mutex, reader};
-use crate::proto::{Acquire, Op, Outcome, Refusal, Release, Renew, Was};
+use crate::proto::{Acquire, Micros, Op, Outcome, Refusal, Release, Renew, Was};
 
 /// Each hold has a later fence than every hold before it, whoever has it and however it came about.
 ///
@@ -101,11 +101,14 @@ pub async fn a_renewal_extends_and_never_shortens(subject: Subject) {
     let longer = held(reply).expect("it is held");
     assert_eq!(longer.until, longer.now + (LONG * 2).as_micros() as u64);
     assert_eq!((longer.fence, longer.since), (before.fence, before.since));
+    // Several nodes have several clocks, any of which may be the one that tells.
+    let apart = if lock.store.traits().queue { 0 } else { SHORT.as_micros() as u64 };
+    let is_as_long = |until: Micros| assert!(until.abs_diff(longer.until) <= apart, "{until} is not {}", longer.until);
     let reply = lock.renew(claim.id, SHORT).await;
-    assert_eq!(held(reply).expect("it is held").until, longer.until);
-    assert_eq!(lock.read().await.record.holders[0].until, longer.until);
+    is_as_long(held(reply).expect("it is held").until);
+    is_as_long(lock.read().await.record.holders[0].until);
     let reply = lock.acquire(&claim.clone().ttl(SHORT)).await;
-    assert_eq!(held(reply).expect("it is held").until, longer.until, "asking again does not shorten either");
+    is_as_long(held(reply).expect("asking again does not shorten either").until);
 }
 
 /// A renewal of what is not held says that it is gone and leaves everything as it is: never held, released, expired, or

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 
-use super::Inner;
 use super::claims::Standing;
 use super::node::{Preference, Vote, Weight};
 use super::round::{Answer, release};
-use crate::error::{Error, ErrorKind, Result};
+use super::{Inner, unavailable};
+use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::options::invalid;
 use crate::proto::vote::Electorate;
@@ -105,11 +105,10 @@ impl Inner {
                 }
                 _ => {}
             }
-            let has_home = self.lose(ballot, waits).await;
-            let reply = match outcome {
-                Round::Lost(reply) => reply,
-                _ => return Err(short(errors)),
-            };
+            // Only who is told that it is busy knows that there is something to come back for.
+            let stays = waits && matches!(outcome, Round::Lost(Reply { outcome: Outcome::Busy { .. }, .. }));
+            let has_home = self.lose(ballot, stays).await;
+            let Round::Lost(reply) = outcome else { return Err(short(errors)) };
             let (Outcome::Busy { ahead, .. }, true) = (reply.outcome, waits) else { return Ok(reply) };
             match has_home {
                 Some(Standing::Waits) => return Ok(reply),
@@ -238,18 +237,22 @@ impl Inner {
         reply
     }
 
-    /// Lets go of everything but the home, if it is to wait there; says how it stands there.
-    async fn lose(self: &Arc<Self>, ballot: &Ballot<'_>, waits: bool) -> Option<Standing> {
+    /// Lets go of everything, but of the home if it stays there; says how it stands there then.
+    async fn lose(self: &Arc<Self>, ballot: &Ballot<'_>, stays: bool) -> Option<Standing> {
         let mut kept = None;
         if let Some(claim) = self.claims().get(ballot.op.id) {
             let standing = ballot.home.map(|home| claim.standing(home));
-            kept = standing.filter(|standing| waits && matches!(standing, Standing::In | Standing::Waits));
-            claim.home = ballot.home.filter(|_| kept.is_some());
+            kept = standing.filter(|standing| stays && matches!(standing, Standing::In | Standing::Waits));
+            // Where it does not stay, leaving says so to those who listen.
+            claim.home = ballot.home;
             claim.rounds += 1;
         }
         let others: Vec<usize> =
             ballot.nodes.iter().copied().filter(|node| kept.is_none() || Some(*node) != ballot.home).collect();
         let releases = self.leave(ballot, &others);
+        if let (None, Some(claim)) = (kept, self.claims().get(ballot.op.id)) {
+            claim.home = None;
+        }
         // Who will not wait has nothing left behind; who waits need not wait for that as well.
         match kept {
             Some(_) => self.let_go(ballot.key, releases),
@@ -269,7 +272,6 @@ impl Inner {
     fn leave(&self, ballot: &Ballot<'_>, nodes: &[usize]) -> Vec<(usize, Release)> {
         let mut claims = self.claims();
         let Some(claim) = claims.get(ballot.op.id) else { return Vec::new() };
-        claim.home = claim.home.filter(|home| !nodes.contains(home));
         let mut releases = Vec::new();
         for node in nodes.iter().copied() {
             if claim.standing(node) == Standing::Out {
@@ -344,5 +346,5 @@ fn pause(rounds: u32) -> Duration {
 }
 
 fn short(errors: Vec<String>) -> Error {
-    Error::new(ErrorKind::NoReply, format!("too few nodes of the quorum could vote: {}", errors.join("; ")))
+    unavailable(format!("too few nodes of the quorum could vote: {}", errors.join("; ")))
 }

@@ -98,7 +98,28 @@ impl QuorumBuilder {
     /// [`ErrorKind::Invalid`] without a node, with two of one name, or for an option that cannot be meant: it says which,
     /// and what would do.
     pub fn build(self) -> Result<Quorum> {
-        let Self { nodes, votes, node_timeout, longest_ttl, view_lease, opener, env } = self;
+        let least = self.votes;
+        let rule = |n: usize| {
+            let majority = n / 2 + 1;
+            let votes = least.unwrap_or(majority);
+            if !(majority..=n).contains(&votes) {
+                let why = if votes < majority { ": two holders could have so many each" } else { "" };
+                return Err(invalid(format!("{votes} votes of {n} nodes will not do{why}; give {majority} to {n}")));
+            }
+            Ok(Rule::Votes(votes))
+        };
+        self.build_as(rule, &[])
+    }
+
+    #[cfg(feature = "redis")]
+    pub(super) fn opener_of(mut self, opener: Opener) -> Self {
+        self.opener = Some(opener);
+        self
+    }
+
+    /// The members decide by that rule, and have those weights or else 1 each.
+    pub(super) fn build_as(self, rule: impl FnOnce(usize) -> Result<Rule>, weights: &[u32]) -> Result<Quorum> {
+        let Self { nodes, votes: _, node_timeout, longest_ttl, view_lease, opener, env } = self;
         let n = nodes.len();
         if n == 0 {
             return Err(invalid("a quorum needs nodes: give three or five"));
@@ -108,27 +129,25 @@ impl QuorumBuilder {
                 return Err(invalid(format!("two nodes of the quorum have the name {name:?}: it would vote twice")));
             }
         }
-        let majority = n / 2 + 1;
-        let votes = votes.unwrap_or(majority);
-        if !(majority..=n).contains(&votes) {
-            let why = if votes < majority { ": two holders could have so many each" } else { "" };
-            return Err(invalid(format!("{votes} votes of {n} nodes will not do{why}; give {majority} to {n}")));
-        }
+        let rule = rule(n)?;
         let millisecond = Duration::from_millis(1);
         within("node_timeout", node_timeout, (millisecond, Duration::from_secs(600)))?;
         within("longest_ttl", longest_ttl, (millisecond, Duration::from_secs(24 * 3600)))?;
         within("view_lease", view_lease, (millisecond, Duration::from_secs(3600)))?;
-        let members = nodes.iter().map(|(name, _)| Member { name: name.to_string(), weight: 1 }).collect();
+        let weight = |i: usize| weights.get(i).copied().unwrap_or(1);
+        let members = nodes.iter().enumerate();
+        let members = members.map(|(i, (name, _))| Member { name: name.to_string(), weight: weight(i) }).collect();
         let membership = Membership { epoch: 0, groups: vec![members] };
         let view = View { membership, groups: vec![(0..n).collect()], read_at: None };
-        let nodes = nodes.into_iter().map(|(name, store)| Arc::new(Node::new(name, store, 1))).collect();
+        let nodes = nodes.into_iter().enumerate();
+        let nodes = nodes.map(|(i, (name, store))| Arc::new(Node::new(name, store, weight(i)))).collect();
         Ok(Quorum(Arc::new(Inner {
             env,
             nodes: RwLock::new(nodes),
             view: RwLock::new(Arc::new(view)),
             reading: tokio::sync::Mutex::new(()),
             opener,
-            rule: Rule::Votes(votes),
+            rule,
             view_lease,
             node_timeout,
             longest: longest_ttl,

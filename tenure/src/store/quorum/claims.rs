@@ -3,13 +3,14 @@
 //! A claim has an id of its own at each node, of which all but the last byte are always the client's. Once a release was
 //! sent to a node, the last byte goes on by one, so that however late that release arrives it ends nothing that came after.
 
-use crate::sync::atomic::{AtomicU64, Ordering};
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::env::Moment;
 use crate::proto::{Acquire, ClaimId};
+use crate::store::Told;
 
 /// All but the last byte of a claim's id.
 pub(super) type Base = [u8; 15];
@@ -60,8 +61,8 @@ pub(super) struct Claim {
     pub(super) home: Option<usize>,
     /// In how many rounds it had its home, and not the others.
     pub(super) rounds: u32,
-    /// The fence under which it was let in somewhere, as a push said.
-    pub(super) told: Arc<AtomicU64>,
+    /// What those who listen for it say, and have to know.
+    pub(super) told: Arc<Told>,
     places: Vec<Place>,
     /// It was released: what is still there is to go.
     pub(super) is_over: bool,
@@ -105,6 +106,10 @@ impl Claim {
     /// It is being released there under its present id, and will have the next one.
     pub(super) fn leave(&mut self, node: usize) -> (ClaimId, Standing) {
         let id = self.id(node);
+        if self.home == Some(node) {
+            self.home = None;
+            self.told.turn.fetch_add(1, Ordering::AcqRel);
+        }
         let place = self.place(node);
         place.n = place.n.wrapping_add(1);
         (id, std::mem::take(&mut place.standing))
@@ -123,7 +128,7 @@ impl Claim {
 
     /// The token of a grant that was pushed, once.
     pub(super) fn take_told(&self) -> Option<u64> {
-        Some(self.told.swap(0, Ordering::AcqRel)).filter(|fence| *fence > 0)
+        Some(self.told.fence.swap(0, Ordering::AcqRel)).filter(|fence| *fence > 0)
     }
 
     fn place(&mut self, node: usize) -> &mut Place {

@@ -43,14 +43,20 @@ mod build;
 mod change;
 mod claims;
 mod keep;
+#[cfg(feature = "redis")]
+mod lazy;
 mod look;
 mod members;
 mod node;
+mod ring;
 mod round;
+#[cfg(feature = "redis")]
+mod url;
 
 pub use build::QuorumBuilder;
 pub use change::{ChangeStep, Members};
 pub use look::NodeStatus;
+pub use ring::{Ring, RingBuilder};
 
 /// A store over several stores, of which a majority decides: Redlock. Clones share it.
 ///
@@ -71,13 +77,14 @@ pub use look::NodeStatus;
 /// ```
 ///
 /// By URL: `redlock://[user[:password]@]host[:port],host[:port],…[/database][?option=value&…]`, where the options are those
-/// of `redis://` and the ones below; `redlock+tls://…` for TLS; or `redlock:?node=URL&node=URL`, each URL percent-encoded, for
+/// of `redis://` and the ones below; `redlocks://…` for TLS; or `redlock:?node=URL&node=URL`, each URL percent-encoded, for
 /// nodes of any kind, say each behind Sentinels of its own.
 ///
 /// | option | meaning | without it |
 /// | --- | --- | --- |
 /// | `votes` | how many nodes must agree; no less than a majority | a majority |
 /// | `node_timeout` | how long one node's answer is awaited | `250ms` |
+/// | `view_lease` | for how long a client goes by the members that it read | `10s` |
 /// | `longest_ttl` | the longest ttl that any client may ask for, and so for how long a node that lost its memory has no vote | `60s` |
 ///
 /// # Guarantees
@@ -204,15 +211,18 @@ impl Store for Quorum {
     }
 
     fn watch(&self, key: &Key, id: ClaimId) -> Watch {
-        let (now, claim) = (self.0.env.now(), id);
-        let nodes = self.0.electorate(&self.0.view(), key, Claim::ALL).nodes();
-        let (told, ids) = {
-            let mut claims = self.0.claims();
-            let claim = claims.of(claim, now, Duration::ZERO);
-            (claim.told.clone(), nodes.into_iter().map(|node| (node, claim.id(node))).collect::<Vec<_>>())
+        let told = self.0.claims().of(id, self.0.env.now(), Duration::ZERO).told.clone();
+        let (inner, key) = (self.0.clone(), key.clone());
+        let listen = move || {
+            let nodes = inner.electorate(&inner.view(), &key, Claim::ALL).nodes();
+            let ids: Vec<(usize, ClaimId)> = {
+                let mut claims = inner.claims();
+                let claim = claims.of(id, inner.env.now(), Duration::ZERO);
+                nodes.into_iter().map(|node| (node, claim.id(node))).collect()
+            };
+            ids.into_iter().map(|(node, id)| inner.node(node).store.watch(&key, id)).collect()
         };
-        let watches = ids.into_iter().map(|(node, id)| self.0.node(node).store.watch(key, id));
-        Watch::at_all(watches.collect(), told)
+        Watch::at_all(listen, told)
     }
 
     async fn read(&self, key: &Key) -> Result<Seen> {
