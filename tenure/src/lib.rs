@@ -33,6 +33,7 @@ mod codec;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod degrade;
+mod duration;
 pub mod env;
 mod error;
 mod event;

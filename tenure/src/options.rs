@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::codec::Told;
 use crate::degrade::Handler;
+use crate::duration;
 use crate::error::{Error, ErrorKind, Result};
 use crate::hold::certain_for;
 
@@ -110,7 +111,8 @@ impl Options {
 
 pub(crate) fn within(name: &str, value: Duration, (least, most): (Duration, Duration)) -> Result<()> {
     if value < least || value > most {
-        return Err(invalid(format!("{name} of {value:?} is out of range: give {least:?} to {most:?}")));
+        let [value, least, most] = [value, least, most].map(duration::text);
+        return Err(invalid(format!("{name} of {value} is out of range: give {least} to {most}")));
     }
     Ok(())
 }
@@ -314,11 +316,13 @@ mod tests {
 
     #[test]
     fn each_refusal_names_the_option_the_value_and_what_would_do() {
-        assert_eq!(refusal(|o| o.ttl = Duration::ZERO), "ttl of 0ns is out of range: give 10ms to 604800s");
-        assert_eq!(refusal(|o| o.ttl = 8 * DAY), "ttl of 691200s is out of range: give 10ms to 604800s");
-        assert!(refusal(|o| o.patience = Duration::ZERO).starts_with("patience of 0ns"));
-        assert!(refusal(|o| o.op_timeout = Duration::ZERO).starts_with("op_timeout of 0ns"));
-        assert!(refusal(|o| o.fence_memory = 31 * DAY).starts_with("fence_memory of 2678400s"));
+        assert_eq!(refusal(|o| o.ttl = Duration::ZERO), "ttl of 0s is out of range: give 10ms to 7d");
+        assert_eq!(refusal(|o| o.ttl = 8 * DAY), "ttl of 8d is out of range: give 10ms to 7d");
+        assert!(refusal(|o| o.patience = Duration::ZERO).starts_with("patience of 0s"));
+        assert!(refusal(|o| o.op_timeout = Duration::ZERO).starts_with("op_timeout of 0s"));
+        assert!(
+            refusal(|o| o.fence_memory = 31 * DAY).starts_with("fence_memory of 31d is out of range: give 0s to 30d")
+        );
         let message = refusal(|o| o.watchdog_interval = Some(o.ttl));
         assert!(message.starts_with("watchdog_interval of 30s cannot keep a ttl of 30s: give"), "{message}");
         assert!(refusal(|o| o.watchdog_interval = Some(Duration::ZERO)).contains("more than zero"));

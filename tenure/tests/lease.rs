@@ -218,7 +218,7 @@ async fn a_lease_that_was_waited_for_has_its_whole_term() {
     assert!(lease.is_held());
     assert_eq!(crowd(&store, "a").await, (1, 0));
     let error = lock.lease(ms(1)).await.unwrap_err();
-    assert_eq!(error.to_string(), "term of 1ms is out of range: give 10ms to 604800s");
+    assert_eq!(error.to_string(), "term of 1ms is out of range: give 10ms to 7d");
 }
 
 #[tokio::test(start_paused = true)]
