@@ -20,7 +20,6 @@
 //! [`Metrics::degraded`](crate::Metrics::degraded) for each such hold.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -32,6 +31,7 @@ use crate::env::{Env, Moment};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
 use crate::proto::{Acquire, ClaimId, Op, Outcome, Reply};
+use crate::sync::atomic::{AtomicBool, Ordering};
 
 mod strays;
 
