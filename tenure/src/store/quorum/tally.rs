@@ -69,12 +69,33 @@ pub(super) fn undecided(ballot: &Ballot<'_>, votes: &[Vote]) -> Round {
     if is_in(ballot, votes) && !votes.iter().any(is_busy) {
         return Round::Outbid(votes.iter().filter_map(Vote::token).max().unwrap_or_default());
     }
-    let mut answers = ballot.nodes.iter().filter_map(|node| match votes[*node] {
+    let answers = ballot.nodes.iter().filter_map(|node| match votes[*node] {
         Vote::Out(reply) => Some(reply),
         _ => None,
     });
-    let refused = answers.clone().find(|reply| matches!(reply.outcome, Outcome::Refused(_)));
-    refused.or_else(|| answers.next()).map_or(Round::Short, Round::Lost)
+    let mut refusals = answers.clone().filter(|reply| matches!(reply.outcome, Outcome::Refused(_)));
+    if let Some(reply) = refusals.next().or_else(|| home_of(ballot, votes)).or_else(|| answers.clone().next()) {
+        // It may be free as soon as it is at one of them.
+        let retries = answers.filter_map(|reply| match reply.outcome {
+            Outcome::Busy { retry_in, .. } => Some(retry_in),
+            _ => None,
+        });
+        return Round::Lost(match (reply.outcome, retries.min()) {
+            (Outcome::Busy { ahead, .. }, Some(retry_in)) => {
+                Reply { outcome: Outcome::Busy { ahead, retry_in }, ..reply }
+            }
+            _ => reply,
+        });
+    }
+    Round::Short
+}
+
+/// What the home said, where it said that it is busy.
+fn home_of(ballot: &Ballot<'_>, votes: &[Vote]) -> Option<Reply> {
+    match votes[ballot.home?] {
+        Vote::Out(reply) => Some(reply),
+        _ => None,
+    }
 }
 
 /// Whether the claim is in at enough nodes, under whatever tokens.
