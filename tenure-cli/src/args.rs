@@ -8,6 +8,7 @@ use clap_complete::Shell;
 
 use crate::duration;
 use crate::help;
+use crate::quorum::Action;
 use crate::signals::OnLost;
 
 /// Runs commands under a lock that other machines see, and shows who holds what.
@@ -61,6 +62,9 @@ pub(crate) enum Command {
         #[arg(long, value_name = "DUR", default_value = "500ms", value_parser = duration::parse)]
         interval: Duration,
     },
+    /// Show or change the members of a quorum or a ring
+    #[command(subcommand, after_help = help::QUORUM_EXAMPLES)]
+    Quorum(Action),
     /// Print the completions for a shell
     #[command(after_help = help::COMPLETIONS_EXAMPLES)]
     Completions {

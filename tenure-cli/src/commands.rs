@@ -14,7 +14,7 @@ use crate::report::{News, Report, by};
 use crate::run::Job;
 use crate::store::Choice;
 use crate::text::{Paint, json, printable};
-use crate::{run, watch};
+use crate::{quorum, run, watch};
 
 /// Carries out what was asked for, and gives the exit code.
 pub(crate) async fn run(cli: Cli) -> Result<u8> {
@@ -33,6 +33,10 @@ pub(crate) async fn run(cli: Cli) -> Result<u8> {
         }
         Command::Try(Try { name, how, command }) if !command.is_empty() => {
             return run::run(&store, Job { name, how, wait: Some(Duration::ZERO), command }, as_json).await;
+        }
+        Command::Quorum(action) => {
+            quorum::quorum(&store, action, as_json).await?;
+            return Ok(0);
         }
         Command::Watch { name, interval } => {
             watch::watch(&store, name.as_deref(), interval, as_json).await?;
@@ -59,7 +63,9 @@ pub(crate) async fn run(cli: Cli) -> Result<u8> {
             let info = locks.info(&name).await?;
             print(&if as_json { json(&LockJson::from(&info)) } else { details(&info, Paint::on(&stdout())) })?;
         }
-        Command::Run(_) | Command::Watch { .. } | Command::Completions { .. } => unreachable!("done above"),
+        Command::Run(_) | Command::Watch { .. } | Command::Quorum(_) | Command::Completions { .. } => {
+            unreachable!("done above")
+        }
     }
     Ok(0)
 }

@@ -17,6 +17,8 @@ Stores:
                             the master that most of these Sentinels name; rediss-sentinel:// over TLS
   redis-cluster://HOST,HOST,HOST
                             a cluster, some of whose nodes these are; rediss-cluster:// over TLS
+  redlock://HOST,HOST,HOST  several Redis, of which a majority decides
+  ring://HOST,HOST          names spread over several Redis
   Without --store and TENURE_STORE it is $XDG_STATE_HOME/tenure/locks.db or ~/.local/state/tenure/locks.db: for every
   process of this user on this machine. Commands that only look make no file: where there is none, nothing is held.
   A password is better kept in TENURE_STORE than in --store, which every user of the machine can read.
@@ -125,6 +127,15 @@ pub(crate) const WATCH_EXAMPLES: &str = "\
 Examples:
   tenure watch                              redrawn on a terminal, a line per change elsewhere
   tenure watch deploy --json | jq .         a JSON line per change";
+
+pub(crate) const QUORUM_EXAMPLES: &str = "\
+Examples:
+  tenure --store redlock://r1,r2,r3 quorum status
+  tenure --store redlock://r1,r2,r3 quorum add r4:6379
+  tenure --store redlock://r1,r2,r3 quorum replace r2:6379 r5:6379
+
+A change takes a view lease and a longest ttl, 70 s by default, in which old and new members have to agree; locks that are
+held stay held. Members learn of it by themselves; name the new ones in the store's URL when you next deploy.";
 
 pub(crate) const COMPLETIONS_EXAMPLES: &str = "\
 Examples:

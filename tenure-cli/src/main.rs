@@ -19,6 +19,7 @@ mod help;
 mod look;
 mod loss;
 mod out;
+mod quorum;
 mod report;
 mod run;
 mod signals;

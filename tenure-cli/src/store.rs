@@ -45,6 +45,11 @@ impl Choice {
         Ok(Self { url, by })
     }
 
+    /// As it was given, with whatever secrets are in it.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
     /// Opens it to take locks. A file is made where it is missing; its folders only where nobody has named them, and so
     /// cannot have misspelt them either.
     ///

@@ -206,6 +206,10 @@ macro_rules! option_setters {
         /// wait, and as soon as it says so, each gets its turn: so others wait for no more than 100 ms longer than they
         /// would, and the hold under way. Claims of an [owner](crate::Locks::owner) or with a
         /// [`backoff`](Self::backoff) go to the store each for itself, and so do readers and permits.
+        ///
+        /// A task whose turn has come and whose future nobody polls keeps the others of its process waiting for its
+        /// [`patience`](Self::patience), twice that at the most, and what it was given goes on to the next, or back to
+        /// the store; polled again, it stands in line where it stood.
         pub fn local_hand_off(mut self, on: bool) -> Self {
             self.set().local_hand_off = on;
             self
