@@ -118,17 +118,18 @@ impl Inner {
         let (first, mut others) = self.by_preference(ballot);
         let mut asked = self.send(ballot.key, self.requests(ballot, &first, token));
         let mut votes = vec![Vote::Pending; ballot.nodes.iter().max().map_or(0, |last| last + 1)];
-        let (mut errors, mut is_known, ask_others_at) = (Vec::new(), false, self.env.now() + SLOW);
+        let (mut errors, mut is_known, slow_at) = (Vec::new(), false, self.env.now() + SLOW);
         let round = loop {
             while let Some(answer) = asked.ready() {
                 self.hear(ballot, answer, &mut votes, &mut errors);
             }
-            if let Some(round) = decide(ballot, &votes, token, is_known) {
+            let is_slow = self.env.now() >= slow_at;
+            if let Some(round) = decide(ballot, &votes, token, is_known, is_slow) {
                 break round;
             }
             let agrees = |vote: &Vote| matches!(vote, Vote::In { fence, weight: Weight::Full, .. } if *fence == token);
             let all_agree = votes.iter().all(|vote| agrees(vote) || matches!(vote, Vote::Pending));
-            if !others.is_empty() && (!all_agree || asked.is_empty() || self.env.now() >= ask_others_at) {
+            if !others.is_empty() && (!all_agree || asked.is_empty() || is_slow) {
                 let others = std::mem::take(&mut others);
                 self.requests(ballot, &others, token).into_iter().for_each(|(node, op)| asked.also(node, op));
                 continue;
@@ -136,7 +137,7 @@ impl Inner {
             let answer = tokio::select! {
                 biased;
                 answer = asked.next() => answer,
-                () = self.env.sleep_until(ask_others_at), if !others.is_empty() => continue,
+                () = self.env.sleep_until(slow_at), if !is_slow => continue,
             };
             match answer {
                 Some(answer) => self.hear(ballot, answer, &mut votes, &mut errors),

@@ -31,10 +31,10 @@ pub(super) struct Ballot<'a> {
 }
 
 /// What is decided already, if anything is.
-pub(super) fn decide(ballot: &Ballot<'_>, votes: &[Vote], token: u64, is_known: bool) -> Option<Round> {
+pub(super) fn decide(ballot: &Ballot<'_>, votes: &[Vote], token: u64, is_known: bool, is_slow: bool) -> Option<Round> {
     let home = ballot.home.map(|home| votes[home]);
-    // Whoever waits in the home's queue is not overtaken, as long as it answers.
-    if let Some(Vote::Pending) = home {
+    // Whoever waits in the home's queue is not overtaken, as long as it answers soon.
+    if let (Some(Vote::Pending), false) = (home, is_slow) {
         return None;
     }
     let overtakes = home.is_some_and(|vote| is_busy(&vote));
