@@ -13,6 +13,8 @@ use crate::store::{Memory, Store};
 /// | this process | `memory:` |
 /// | the processes of one machine | `sqlite:path` |
 /// | Redis, Valkey | `redis://[user[:password]@]host[:port][/db]`, `rediss://…`, `redis+unix:///path` |
+/// | Redis behind Sentinels | `redis-sentinel://[user[:password]@]sentinel[:port],sentinel,…/master[/db]`, `rediss-sentinel://…` |
+/// | Redis Cluster | `redis-cluster://[user[:password]@]node[:port],node,…`, `rediss-cluster://…` |
 ///
 /// # Errors
 ///
@@ -42,7 +44,8 @@ pub async fn open_store(url: &str) -> Result<Arc<dyn Store>> {
         #[cfg(feature = "sqlite")]
         "sqlite" => Ok(Arc::new(crate::store::Sqlite::connect(url).await?)),
         #[cfg(feature = "redis")]
-        "redis" | "rediss" | "redis+unix" => Ok(Arc::new(crate::store::Redis::connect(url).await?)),
+        "redis" | "rediss" | "redis+unix" | "redis-sentinel" | "rediss-sentinel" | "redis-cluster"
+        | "rediss-cluster" => Ok(Arc::new(crate::store::Redis::connect(url).await?)),
         _ => Err(unknown(scheme)),
     }
 }
@@ -54,6 +57,10 @@ fn unknown(scheme: &str) -> Error {
         ("redis://host", cfg!(feature = "redis")),
         ("rediss://host", cfg!(feature = "redis")),
         ("redis+unix:///path", cfg!(feature = "redis")),
+        ("redis-sentinel://host,host,host/master", cfg!(feature = "redis")),
+        ("rediss-sentinel://host,host,host/master", cfg!(feature = "redis")),
+        ("redis-cluster://host,host,host", cfg!(feature = "redis")),
+        ("rediss-cluster://host,host,host", cfg!(feature = "redis")),
     ];
     let known: Vec<&str> = known.iter().filter(|(_, built)| *built).map(|(form, _)| *form).collect();
     // What stands before a colon may be a whole URL without a scheme, with a password in it.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use redis::{Client, Cmd, Pipeline, TlsCertificates, Value};
+use redis::{Client, Cmd, ConnectionInfo, Pipeline, TlsCertificates, Value};
 
 use super::errors;
 use super::keys::Keys;
@@ -12,17 +12,17 @@ use super::url::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
 
-/// The client crate's view of the server; nothing is connected yet.
-pub(super) fn client(config: &Config) -> Result<Client> {
+/// The client crate's view of a server; nothing is connected yet.
+pub(super) fn client(config: &Config, target: ConnectionInfo) -> Result<Client> {
     let invalid =
         |error: redis::RedisError| Error::new(ErrorKind::Invalid, format!("Redis at {}: {error}", config.server));
-    if !matches!(config.target.addr(), redis::ConnectionAddr::TcpTls { .. }) {
-        return Client::open(config.target.clone()).map_err(invalid);
+    if !matches!(target.addr(), redis::ConnectionAddr::TcpTls { .. }) {
+        return Client::open(target).map_err(invalid);
     }
     // Where the program has chosen a provider of cryptography, or does so at the same moment, its choice stands.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let root_cert = config.ca.as_deref().map(authority).transpose()?;
-    Client::build_with_tls(config.target.clone(), TlsCertificates { client_tls: None, root_cert }).map_err(invalid)
+    Client::build_with_tls(target, TlsCertificates { client_tls: None, root_cert }).map_err(invalid)
 }
 
 fn authority(path: &Path) -> Result<Vec<u8>> {

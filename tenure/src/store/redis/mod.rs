@@ -101,7 +101,11 @@ impl Redis {
     pub async fn connect(url: &str) -> Result<Self> {
         let config = url::Config::parse(url)?;
         let (env, hub, keys) = (Env::system(), Hub::new(), Keys::new(&config.prefix));
-        let (server, client) = (config.server.clone(), connect::client(&config)?);
+        let url::Place::One(addr) = &config.place else {
+            return Err(Error::new(ErrorKind::Unsupported, format!("{}: not yet", config.server)));
+        };
+        let client = connect::client(&config, config.target(addr.clone(), &config.login)?)?;
+        let server = config.server.clone();
         let inbox: Arc<str> = keys.inbox(env.bits()).into();
         let link = Link::open(config, client, env, hub.clone(), inbox.clone()).await?;
         connect::probe(&link, &server, &keys, &inbox).await?;
