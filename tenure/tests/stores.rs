@@ -29,6 +29,8 @@ fn stores() -> Vec<(&'static str, Setting)> {
         ("sqlite", sqlite()),
         #[cfg(feature = "redis")]
         ("redis", redis()),
+        #[cfg(feature = "redis")]
+        ("redis-cluster", redis_cluster()),
     ]
 }
 
@@ -76,6 +78,17 @@ fn redis() -> Setting {
     Arc::new(move || {
         let url = server.get_or_init(testkit::Redis::start).url();
         subject(url, |url| async move { tenure::store::Redis::connect(&url).await.expect("the server answers") })
+    })
+}
+
+/// Six nodes for all, of which each lock has a shard.
+#[cfg(feature = "redis")]
+fn redis_cluster() -> Setting {
+    let cluster = std::sync::OnceLock::new();
+    Arc::new(move || {
+        let url = cluster.get_or_init(testkit::Cluster::start).url();
+        let open = |url: String| async move { tenure::store::RedisCluster::connect(&url).await.expect("it answers") };
+        subject(url, open)
     })
 }
 

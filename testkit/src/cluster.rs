@@ -35,12 +35,15 @@ impl Cluster {
             let (port, bus) = (node.port().to_string(), bus_of(node));
             cluster.ok(0, &["CLUSTER", "MEET", "127.0.0.1", &port, &bus]);
         }
-        cluster.until("everyone knows everyone", |node| node.command(&["CLUSTER", "NODES"]).matches(" connected").count() == 6);
+        cluster.until("everyone knows everyone", |node| {
+            node.command(&["CLUSTER", "NODES"]).matches(" connected").count() == 6
+        });
         for n in 3..6 {
             let master = cluster.id(n - 3);
             until("the master is known", || cluster.nodes[n].command(&["CLUSTER", "REPLICATE", &master]).is_empty());
         }
-        cluster.until("the replicas are known", |node| node.command(&["CLUSTER", "NODES"]).matches("slave ").count() == 3);
+        cluster
+            .until("the replicas are known", |node| node.command(&["CLUSTER", "NODES"]).matches("slave ").count() == 3);
         cluster.until_whole();
         cluster
     }
@@ -68,11 +71,13 @@ impl Cluster {
         let seen = seen.expect("a node answers");
         let holds = |line: &&str| {
             let fields: Vec<&str> = line.split(' ').collect();
-            fields.len() > 8 && fields[2].contains("master") && fields[8..].iter().any(|range| {
-                let (first, last) = range.split_once('-').unwrap_or((range, range));
-                let range = first.parse::<u16>().ok().zip(last.parse::<u16>().ok());
-                range.is_some_and(|(first, last)| (first..=last).contains(&slot))
-            })
+            fields.len() > 8
+                && fields[2].contains("master")
+                && fields[8..].iter().any(|range| {
+                    let (first, last) = range.split_once('-').unwrap_or((range, range));
+                    let range = first.parse::<u16>().ok().zip(last.parse::<u16>().ok());
+                    range.is_some_and(|(first, last)| (first..=last).contains(&slot))
+                })
         };
         let line = seen.lines().map(|line| line.trim_start_matches("txt:")).find(holds).expect("the slot has a master");
         let address = line.split(' ').nth(1).and_then(|address| address.split('@').next()).expect("it has an address");
@@ -91,7 +96,8 @@ impl Cluster {
     pub fn move_keys(&self, slot: u16, from: usize, to: usize) {
         let (slot, port) = (slot.to_string(), self.nodes[to].port().to_string());
         let keys = self.nodes[from].command(&["CLUSTER", "GETKEYSINSLOT", &slot, "1000"]);
-        let keys: Vec<&str> = keys.split("\r\n").filter(|line| !line.is_empty() && !line.starts_with(['*', '$'])).collect();
+        let keys: Vec<&str> =
+            keys.split("\r\n").filter(|line| !line.is_empty() && !line.starts_with(['*', '$'])).collect();
         if !keys.is_empty() {
             let mut migrate = vec!["MIGRATE", "127.0.0.1", &port, "", "0", "5000", "KEYS"];
             migrate.extend(keys);

@@ -65,10 +65,20 @@ impl Hub {
     /// Wakes everyone: pushes may have been missed.
     pub fn wake_all(&self) {
         for slot in self.waiting().values() {
-            // A grant that was not heard yet says more.
-            let _ = slot.told.compare_exchange(NOTHING, CHANGED, Ordering::AcqRel, Ordering::Relaxed);
-            slot.waker.wake();
+            slot.change();
         }
+    }
+
+    /// Wakes one claim: its push may have been missed.
+    pub fn wake(&self, id: ClaimId) {
+        if let Some(slot) = self.waiting().get(&id) {
+            slot.change();
+        }
+    }
+
+    /// Whether a claim waits here.
+    pub fn is_waiting(&self, id: ClaimId) -> bool {
+        self.waiting().contains_key(&id)
     }
 
     /// How many claims wait here.
@@ -147,6 +157,12 @@ impl Watch {
 }
 
 impl Slot {
+    fn change(&self) {
+        // A grant that was not heard yet says more.
+        let _ = self.told.compare_exchange(NOTHING, CHANGED, Ordering::AcqRel, Ordering::Relaxed);
+        self.waker.wake();
+    }
+
     fn poll(&self, context: &mut Context<'_>) -> Poll<Push> {
         self.waker.register(context.waker());
         match self.told.swap(NOTHING, Ordering::AcqRel) {

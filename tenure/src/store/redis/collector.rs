@@ -17,9 +17,13 @@
 //! as much as two operations. They share no fate: where the server answers by an error to all of them, each is asked for
 //! again alone, which is what the operations are idempotent for.
 //!
+//! On a node of a cluster only calls of one slot can share a command. There the calls that are ready together go as one
+//! command for each slot, and all of them in one write.
+//!
 //! A server forgets its scripts when it restarts and at `SCRIPT FLUSH`, and then answers `NOSCRIPT`, which says that
 //! the command was not carried out. It is sent again behind the scripts.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -27,7 +31,8 @@ use futures_util::future::join_all;
 use redis::{Cmd, Pipeline, ServerErrorKind, Value};
 use tokio::sync::oneshot;
 
-use super::script::{self, BATCH, Call};
+use super::script::{self, BATCH, Call, Dialect};
+use super::slots::slot_of;
 use super::transport::Transport;
 use crate::env;
 use crate::error::{Error, ErrorKind, Result};
@@ -37,6 +42,7 @@ pub(super) struct Collector<T>(Arc<Shared<T>>);
 
 struct Shared<T> {
     transport: T,
+    dialect: Dialect,
     /// What loads the scripts that commands call.
     scripts: Vec<Cmd>,
     queue: Mutex<Vec<Waiting>>,
@@ -56,9 +62,10 @@ impl<T> Clone for Collector<T> {
 }
 
 impl<T: Transport> Collector<T> {
-    pub(super) fn new(transport: T, scripts: Vec<Cmd>) -> Self {
+    /// `scripts` loads what commands of that dialect call.
+    pub(super) fn new(transport: T, dialect: Dialect, scripts: Vec<Cmd>) -> Self {
         let (queue, under_way) = (Mutex::default(), AtomicUsize::new(0));
-        Self(Arc::new(Shared { transport, scripts, queue, under_way }))
+        Self(Arc::new(Shared { transport, dialect, scripts, queue, under_way }))
     }
 
     pub(super) fn transport(&self) -> &T {
@@ -97,7 +104,7 @@ impl<T: Transport> Collector<T> {
 
     /// Has many operations carried out, in as few commands as may be; their answers in their order.
     pub(super) async fn call_many(&self, calls: &[Call]) -> Vec<Result<Value>> {
-        join_all(calls.chunks(BATCH).map(|batch| self.0.carry(batch))).await.into_iter().flatten().collect()
+        join_all(calls.chunks(self.0.most()).map(|batch| self.0.carry(batch))).await.into_iter().flatten().collect()
     }
 
     /// Sends any command.
@@ -108,6 +115,15 @@ impl<T: Transport> Collector<T> {
     pub(super) async fn command(&self, command: &Cmd) -> Result<Value> {
         self.0.command(command).await
     }
+
+    /// Sends a command to a node that is taking over its key's slot.
+    ///
+    /// # Errors
+    ///
+    /// As [`Transport::one`].
+    pub(super) async fn command_asking(&self, command: &Cmd) -> Result<Value> {
+        self.0.behind(&[redis::cmd("ASKING")], command).await
+    }
 }
 
 impl<T: Transport> Shared<T> {
@@ -115,36 +131,107 @@ impl<T: Transport> Shared<T> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn carry_one(&self, call: Call) -> Result<Value> {
-        self.command(&script::command(&[call])).await
-    }
-
-    /// Sends the calls in one command.
-    async fn carry(&self, calls: &[Call]) -> Vec<Result<Value>> {
-        let value = match self.command(&script::command(calls)).await {
-            Ok(value) => value,
-            Err(error) => return vec![Err(error); calls.len()],
-        };
-        match script::replies(calls.len(), value) {
-            Ok(values) => values.into_iter().map(Ok).collect(),
-            Err(_) => {
-                let alone = calls.chunks(1).map(async |call| self.command(&script::command(call)).await);
-                join_all(alone).await
-            }
+    /// How many calls may be carried together.
+    fn most(&self) -> usize {
+        match self.dialect {
+            Dialect::Server => BATCH,
+            // As many commands as there are slots among them, in one write.
+            Dialect::Shard => 10 * BATCH,
         }
     }
 
-    /// Sends a command, again behind the scripts where the server lacks them. Somebody may call `SCRIPT FLUSH` in between.
+    async fn carry_one(&self, call: Call) -> Result<Value> {
+        self.command(&script::command_in(self.dialect, &[call])).await
+    }
+
+    /// Sends the calls in as few commands as may be, and those in one write.
+    async fn carry(&self, calls: &[Call]) -> Vec<Result<Value>> {
+        let groups = self.groups(calls);
+        let command = |group: &Vec<usize>| {
+            let calls: Vec<&Call> = group.iter().map(|&n| &calls[n]).collect();
+            script::command_in(self.dialect, &calls)
+        };
+        let commands: Vec<Cmd> = groups.iter().map(command).collect();
+        let values = match self.commands(&commands).await {
+            Ok(values) => values,
+            Err(error) => return vec![Err(error); calls.len()],
+        };
+        let mut answers: Vec<Option<Result<Value>>> = calls.iter().map(|_| None).collect();
+        for (group, value) in groups.into_iter().zip(values) {
+            match value.map(|value| script::replies(group.len(), value)) {
+                Ok(Ok(values)) => group.into_iter().zip(values).for_each(|(n, value)| answers[n] = Some(Ok(value))),
+                Ok(Err(value)) if is_redirect(&value) => {
+                    group.into_iter().for_each(|n| answers[n] = Some(Ok(value.clone())));
+                }
+                // Each is asked for again alone.
+                Ok(Err(_)) => {}
+                Err(error) => group.into_iter().for_each(|n| answers[n] = Some(Err(error.clone()))),
+            }
+        }
+        join_all(answers.into_iter().zip(calls).map(async |(answer, call)| match answer {
+            Some(answer) => answer,
+            None => self.command(&script::command_in(self.dialect, &[call])).await,
+        }))
+        .await
+    }
+
+    /// Which calls can share a command, by their places, in their order.
+    fn groups(&self, calls: &[Call]) -> Vec<Vec<usize>> {
+        if self.dialect == Dialect::Server {
+            return vec![(0..calls.len()).collect()];
+        }
+        let mut groups: Vec<Vec<usize>> = Vec::new();
+        let mut open: HashMap<u16, usize> = HashMap::new();
+        for (n, call) in calls.iter().enumerate() {
+            let group = open.entry(slot_of(call.key())).or_insert(groups.len());
+            if groups.get(*group).is_none_or(|group| group.len() == BATCH) {
+                *group = groups.len();
+                groups.push(Vec::new());
+            }
+            groups[*group].push(n);
+        }
+        groups
+    }
+
+    /// Sends commands in one write.
+    async fn commands(&self, commands: &[Cmd]) -> Result<Vec<Result<Value>>> {
+        if let [command] = commands {
+            return Ok(vec![Ok(self.command(command).await?)]);
+        }
+        let values = {
+            let _under_way = UnderWay::begin(&self.under_way);
+            self.transport.many(&pipeline(&[], commands)).await?
+        };
+        if values.iter().any(is_noscript) {
+            // Whether it helps is told by the commands that follow.
+            let _ = self.transport.many(&pipeline(&self.scripts, &[])).await;
+        }
+        let settled = values.into_iter().zip(commands).map(async |(value, command)| match is_noscript(&value) {
+            false => Ok(value),
+            true => self.command(command).await,
+        });
+        Ok(join_all(settled).await)
+    }
+
     async fn command(&self, command: &Cmd) -> Result<Value> {
+        self.behind(&[], command).await
+    }
+
+    /// Sends a command behind what prepares it, again behind the scripts where the server lacks them. Somebody may call
+    /// `SCRIPT FLUSH` in between.
+    async fn behind(&self, before: &[Cmd], command: &Cmd) -> Result<Value> {
         let _under_way = UnderWay::begin(&self.under_way);
-        let mut value = self.transport.one(command).await?;
+        let last = std::slice::from_ref(command);
+        let mut value = match before {
+            [] => self.transport.one(command).await?,
+            _ => self.transport.many(&pipeline(before, last)).await?.pop().unwrap_or_default(),
+        };
         for _ in 0..FLUSHES {
             if !is_noscript(&value) {
                 break;
             }
-            let mut pipeline = Pipeline::with_capacity(self.scripts.len() + 1);
-            self.scripts.iter().chain([command]).for_each(|command| _ = pipeline.add_command(command.clone()));
-            let mut values = self.transport.many(&pipeline).await?;
+            let before = [&self.scripts, before].concat();
+            let mut values = self.transport.many(&pipeline(&before, last)).await?;
             value = values.pop().unwrap_or_default();
             // Where the scripts cannot be loaded, that is what the caller has to know.
             let refused = values.into_iter().find(|loaded| matches!(loaded, Value::ServerError(_)));
@@ -156,11 +243,22 @@ impl<T: Transport> Shared<T> {
     }
 }
 
+fn pipeline(before: &[Cmd], commands: &[Cmd]) -> Pipeline {
+    let mut pipeline = Pipeline::with_capacity(before.len() + commands.len());
+    before.iter().chain(commands).for_each(|command| _ = pipeline.add_command(command.clone()));
+    pipeline
+}
+
 /// How often the scripts may be flushed while a command is on its way to them.
 const FLUSHES: usize = 3;
 
 fn is_noscript(value: &Value) -> bool {
     matches!(value, Value::ServerError(error) if error.kind() == Some(ServerErrorKind::NoScript))
+}
+
+/// Whether another node is to be asked, which holds for all the calls of a command.
+fn is_redirect(value: &Value) -> bool {
+    matches!(value, Value::ServerError(error) if matches!(error.code(), "MOVED" | "ASK"))
 }
 
 /// Takes the queue to the transport and the answers to their callers.
@@ -176,10 +274,11 @@ impl<T: Transport> Carrier<T> {
         self.is_due = false;
         let mut waiting = std::mem::take(&mut *self.shared.queue());
         waiting.retain(|one| !one.reply.is_closed());
-        let mut batches = Vec::with_capacity(waiting.len().div_ceil(BATCH));
+        let most = self.shared.most();
+        let mut batches = Vec::with_capacity(waiting.len().div_ceil(most));
         let mut waiting = waiting.into_iter().peekable();
         while waiting.peek().is_some() {
-            let batch: (Vec<_>, Vec<_>) = waiting.by_ref().take(BATCH).map(|one| (one.call, one.reply)).unzip();
+            let batch: (Vec<_>, Vec<_>) = waiting.by_ref().take(most).map(|one| (one.call, one.reply)).unzip();
             batches.push(batch);
         }
         join_all(batches.into_iter().map(async |(calls, replies)| {

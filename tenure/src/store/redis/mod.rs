@@ -18,18 +18,21 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
 use crate::proto::{ClaimId, Op, Outcome, Reply};
 
+mod cluster;
 mod collector;
 mod connect;
 mod errors;
 mod keys;
 mod record;
 pub mod script;
+mod slots;
 mod transport;
 mod url;
 
+pub use cluster::RedisCluster;
 use collector::Collector;
 use keys::Keys;
-use script::Call;
+use script::{Call, Dialect};
 use transport::Link;
 
 /// A store on one Redis or Valkey server, 7.0 or newer.
@@ -108,8 +111,8 @@ impl Redis {
         let server = config.server.clone();
         let inbox: Arc<str> = keys.inbox(env.bits()).into();
         let link = Link::open(config, client, env, hub.clone(), inbox.clone()).await?;
-        connect::probe(&link, &server, &keys, &inbox).await?;
-        let collector = Collector::new(link, connect::scripts());
+        connect::probe(Dialect::Server, &link, &server, &keys, &inbox).await?;
+        let collector = Collector::new(link, Dialect::Server, connect::scripts(Dialect::Server));
         Ok(Self(Arc::new(Inner { server, keys, hub, inbox, collector })))
     }
 
@@ -161,24 +164,8 @@ impl Store for Redis {
     }
 
     async fn scan(&self) -> Result<Vec<Key>> {
-        let (mut keys, mut cursor) = (BTreeSet::new(), b"0".to_vec());
-        loop {
-            let mut command = redis::cmd("SCAN");
-            command.arg(&cursor).arg("MATCH").arg(self.0.keys.pattern()).arg("COUNT").arg(1_000);
-            let page = errors::check(
-                &self.0.server,
-                || "listing the locks".into(),
-                self.0.collector.command(&command).await?,
-            )?;
-            let (next, places): (Vec<u8>, Vec<Vec<u8>>) = redis::from_redis_value(page).map_err(|error| {
-                Error::with_source(ErrorKind::Corrupt, format!("Redis at {}: no page of keys", self.0.server), error)
-            })?;
-            keys.extend(places.iter().filter_map(|place| self.0.keys.decode(place)));
-            if next == b"0" {
-                return Ok(keys.into_iter().collect());
-            }
-            cursor = next;
-        }
+        let keys = scan(&self.0.collector, &self.0.server, &self.0.keys).await?;
+        Ok(keys.into_iter().collect())
     }
 
     async fn ping(&self) -> Result<()> {
@@ -188,5 +175,23 @@ impl Store for Redis {
 
     fn traits(&self) -> Traits {
         Traits { kind: "redis", queue: true, fence: true, push: true, durable: false, stale_reads: false }
+    }
+}
+
+/// The names of the locks that have a record on one server.
+async fn scan(collector: &Collector<Link>, server: &str, keys: &Keys) -> Result<BTreeSet<Key>> {
+    let (mut found, mut cursor) = (BTreeSet::new(), b"0".to_vec());
+    loop {
+        let mut command = redis::cmd("SCAN");
+        command.arg(&cursor).arg("MATCH").arg(keys.pattern()).arg("COUNT").arg(1_000);
+        let page = errors::check(server, || "listing the locks".into(), collector.command(&command).await?)?;
+        let (next, places): (Vec<u8>, Vec<Vec<u8>>) = redis::from_redis_value(page).map_err(|error| {
+            Error::with_source(ErrorKind::Corrupt, format!("Redis at {server}: no page of keys"), error)
+        })?;
+        found.extend(places.iter().filter_map(|place| keys.decode(place)));
+        if next == b"0" {
+            return Ok(found);
+        }
+        cursor = next;
     }
 }

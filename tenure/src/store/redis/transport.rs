@@ -44,6 +44,15 @@ pub(super) trait Transport: Send + Sync + 'static {
     fn many(&self, commands: &Pipeline) -> impl Future<Output = Result<Vec<Value>>> + Send;
 }
 
+/// Hears what the server pushes on a connection, in its order.
+pub(super) trait Listener: Send + Sync + 'static {
+    /// A push, or the confirmation of a subscription.
+    fn heard(&self, push: &PushInfo);
+
+    /// The connection was lost, and with it what it had subscribed to.
+    fn lost(&self);
+}
+
 /// How long a command waits for a connection.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// How long to wait between two attempts to connect: at first, and at most.
@@ -59,6 +68,8 @@ struct Inner {
     client: Client,
     hub: Hub,
     inbox: Arc<str>,
+    /// Who else hears what is pushed.
+    listener: Option<Arc<dyn Listener>>,
     /// Whether grants are awaited: from then on, each connection subscribes to the inbox.
     listens: AtomicBool,
     state: watch::Sender<State>,
@@ -99,13 +110,31 @@ impl Link {
     ///
     /// When the first attempt fails: why it did.
     pub(super) async fn open(config: Config, client: Client, env: Env, hub: Hub, inbox: Arc<str>) -> Result<Self> {
-        let error = unconnected(&config, "not connected yet");
-        let (state, _) =
-            watch::channel(State { line: None, error, attempts: 0, dialing: false, backoff: Duration::ZERO });
-        let link = Self(Arc::new(Inner { env, config, client, hub, inbox, listens: AtomicBool::new(false), state }));
+        let link = Self::make(config, client, env, hub, inbox, None);
         let line = link.0.open().await?;
         link.0.up(line);
         Ok(link)
+    }
+
+    /// A link that connects when the first command wants it, for commands or for the pushes that a listener subscribes
+    /// to by commands of its own.
+    pub(super) fn lazy(config: Config, client: Client, env: Env, listener: Option<Arc<dyn Listener>>) -> Self {
+        Self::make(config, client, env, Hub::new(), "".into(), listener)
+    }
+
+    fn make(
+        config: Config,
+        client: Client,
+        env: Env,
+        hub: Hub,
+        inbox: Arc<str>,
+        listener: Option<Arc<dyn Listener>>,
+    ) -> Self {
+        let error = unconnected(&config, "not connected yet");
+        let (state, _) =
+            watch::channel(State { line: None, error, attempts: 0, dialing: false, backoff: Duration::ZERO });
+        let listens = AtomicBool::new(false);
+        Self(Arc::new(Inner { env, config, client, hub, inbox, listener, listens, state }))
     }
 
     /// Has grants delivered from now on. Returns at once; everyone who waits is woken when it is so.
@@ -191,6 +220,9 @@ impl Inner {
 
     fn pushed(self: &Arc<Self>, pulse: &Arc<Pulse>, push: PushInfo) {
         pulse.beats.fetch_add(1, Ordering::Relaxed);
+        if let Some(listener) = &self.listener {
+            listener.heard(&push);
+        }
         match (push.kind, push.data.as_slice()) {
             (PushKind::Message, [_channel, Value::BulkString(payload)]) => {
                 if let Some(grant) = script::grant(payload) {
@@ -245,6 +277,9 @@ impl Inner {
             true
         });
         if was_present {
+            if let Some(listener) = &self.listener {
+                listener.lost();
+            }
             self.dial();
         }
     }

@@ -82,7 +82,7 @@ fn echoed(key: &str) -> Value {
 
 fn collector(echo: Echo) -> (Arc<Echo>, Collector<Arc<Echo>>) {
     let echo = Arc::new(echo);
-    (echo.clone(), Collector::new(echo, vec![redis::cmd("SCRIPT")]))
+    (echo.clone(), Collector::new(echo, Dialect::Server, vec![redis::cmd("SCRIPT")]))
 }
 
 fn call(key: &str) -> Call {
