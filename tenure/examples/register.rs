@@ -122,7 +122,15 @@ impl Register for OneFile {
     }
 
     fn traits(&self) -> Traits {
-        Traits { kind: "one-file", queue: true, fence: true, push: false, durable: false, stale_reads: false }
+        Traits {
+            kind: "one-file",
+            queue: true,
+            fence: true,
+            push: false,
+            durable: false,
+            stale_reads: false,
+            kept_since: 0,
+        }
     }
 }
 
@@ -140,6 +148,7 @@ async fn main() -> Result<()> {
         max: 1,
         memory: Duration::from_secs(60),
         meta: Bytes::from_static(b"the example"),
+        fence: 0,
     };
     println!("acquire: {:?}", store.apply(&lock, &Op::Acquire(acquire)).await?.outcome);
     println!("holders: {:?}", store.read(&lock).await?.record.holders);

@@ -95,6 +95,7 @@ impl Bid {
             max: spec.max,
             memory: spec.options.fence_memory,
             meta: spec.meta.clone(),
+            fence: 0,
         })
     }
 

@@ -204,6 +204,7 @@ impl Lease {
             max: u32::MAX,
             memory: options.fence_memory,
             meta: Meta::bytes(options),
+            fence: 0,
         };
         let reply = self.apply(&key, &Op::Acquire(acquire)).await?;
         let Outcome::Held { fence, .. } = reply.outcome else { return Err(self.lost()) };

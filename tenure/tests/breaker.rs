@@ -43,6 +43,7 @@ fn acquire(id: u128) -> Op {
         max: 1,
         memory: ms(60_000),
         meta: Default::default(),
+        fence: 0,
     })
 }
 

@@ -28,7 +28,17 @@ fn connect(redis: &Redis) -> Connection {
 fn acquire(id: u128, claim: Claim, ttl: u64, patience: u64) -> Op {
     let (ttl, patience) = (Duration::from_millis(ttl), Duration::from_millis(patience));
     let meta = Bytes::from_static(b"somebody");
-    Op::Acquire(Acquire { id: ClaimId::new(id), claim, ttl, patience, owner: None, max: 1, memory: MEMORY, meta })
+    Op::Acquire(Acquire {
+        id: ClaimId::new(id),
+        claim,
+        ttl,
+        patience,
+        owner: None,
+        max: 1,
+        memory: MEMORY,
+        meta,
+        fence: 0,
+    })
 }
 
 fn release(id: u128) -> Op {

@@ -31,6 +31,7 @@ async fn acquire(store: &Sqlite, name: &str) -> Result<Reply> {
         max: 1,
         memory: Duration::from_secs(10),
         meta: Bytes::from(vec![b'x'; 500]),
+        fence: 0,
     };
     store.apply(&Key::new(name)?, &Op::Acquire(acquire)).await
 }

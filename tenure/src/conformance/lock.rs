@@ -126,6 +126,7 @@ pub(super) fn claim(claim: Claim) -> Acquire {
         max: 1,
         memory: Duration::from_secs(2),
         meta: Bytes::new(),
+        fence: 0,
     }
 }
 

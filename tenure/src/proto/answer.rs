@@ -27,6 +27,7 @@ impl Record {
         }
         if self.holders.iter().any(|entry| entry.id == op.id) {
             self.memory = micros(op.memory);
+            self.propose(op.id, op.fence);
             return self.extend(op.id, op.ttl, now);
         }
         if !self.is_empty() && self.limit != op.claim.limit() {
@@ -48,7 +49,7 @@ impl Record {
                 self.queue.remove(place);
             }
             let until = now + micros(op.ttl);
-            let fence = self.enter(self.entry(op, &at, until, self.ticket), now);
+            let fence = self.enter(self.entry(op, &at, until, self.ticket), if op.fence > 0 { op.fence } else { now });
             return Outcome::Held { fence, since: now, until, waiting: self.queue.len() as u32 };
         }
         self.wait(op, &at, place, is_in)
@@ -134,6 +135,14 @@ impl Record {
     fn catch_up(&mut self, id: ClaimId, fence: u64, now: Micros) {
         let holder = self.holders.iter_mut().find(|entry| entry.id == id);
         if let Some(entry) = holder.filter(|_| fence > self.fence && fence <= now.max(self.fence + SLACK)) {
+            (entry.fence, self.fence) = (fence, fence);
+        }
+    }
+
+    /// A holder takes over a token that is later than the last.
+    fn propose(&mut self, id: ClaimId, fence: u64) {
+        let holder = self.holders.iter_mut().find(|entry| entry.id == id);
+        if let Some(entry) = holder.filter(|_| fence > self.fence) {
             (entry.fence, self.fence) = (fence, fence);
         }
     }

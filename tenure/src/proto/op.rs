@@ -184,6 +184,9 @@ pub struct Acquire {
     pub memory: Duration,
     /// What others may read about the holder; opaque here.
     pub meta: Bytes,
+    /// The token that is proposed: the claim enters under it, or under the one after the last where that is not earlier;
+    /// a claim that is in already takes it over where it is later than the last. Zero: the store mints one.
+    pub fence: u64,
 }
 
 /// See [`Op::Renew`].

@@ -161,13 +161,14 @@ impl Record {
         strangers + largest.values().sum::<u64>()
     }
 
-    /// Puts a claim among the holders, under a token of its own, or of its owner's where it asks for nothing new.
-    pub(super) fn enter(&mut self, entry: Entry, now: Micros) -> u64 {
+    /// Puts a claim among the holders, under a token of its own, not before `least`, or of its owner's where it asks for
+    /// nothing new.
+    pub(super) fn enter(&mut self, entry: Entry, least: u64) -> u64 {
         let shared = self.holders_of(entry.owner.as_ref()).any(|other| other.permits >= entry.permits);
         let fence = if shared {
             self.holders_of(entry.owner.as_ref()).map(|other| other.fence).max().unwrap_or_default()
         } else {
-            self.fence = (self.fence + 1).max(now);
+            self.fence = (self.fence + 1).max(least);
             self.fence
         };
         self.expect(entry.until);

@@ -119,6 +119,14 @@ impl Store for Memory {
     }
 
     fn traits(&self) -> Traits {
-        Traits { kind: "memory", queue: true, fence: true, push: true, durable: false, stale_reads: false }
+        Traits {
+            kind: "memory",
+            queue: true,
+            fence: true,
+            push: true,
+            durable: false,
+            stale_reads: false,
+            kept_since: 0,
+        }
     }
 }

@@ -104,4 +104,7 @@ pub struct Traits {
     pub durable: bool,
     /// `read` and `scan` may be served by a replica that lags.
     pub stale_reads: bool,
+    /// Since when, on its own clock in microseconds, it has certainly kept all that it acknowledged; zero: always. Asked
+    /// after an answer, it is never earlier than what holds for that answer: a quorum rests on that.
+    pub kept_since: u64,
 }

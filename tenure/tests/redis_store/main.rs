@@ -38,6 +38,7 @@ fn claim(id: u128) -> Acquire {
         max: 1,
         memory: Duration::from_secs(60),
         meta: Default::default(),
+        fence: 0,
     }
 }
 

@@ -94,3 +94,15 @@ fn the_longest_durations_are_a_year_and_the_shortest_a_microsecond() {
     lock.wait(&Acquire { patience: Duration::from_nanos(1), ..mutex('b') });
     assert_eq!(lock.record.queue[0].until, START + 1);
 }
+
+#[test]
+fn a_proposed_token_is_taken_where_it_is_later_than_the_last() {
+    let proposal = |name, fence| Acquire { fence, ..mutex(name) };
+    let mut lock = Lock::new();
+    assert_eq!(lock.enter(&proposal('a', START - 5)), START - 5, "it may be behind the clock");
+    assert_eq!(lock.enter(&proposal('a', START + 7)), START + 7, "and a holder may change to a later one");
+    assert_eq!(lock.enter(&proposal('a', START + 7)), START + 7, "once");
+    assert_eq!(lock.enter(&proposal('a', START + 6)), START + 7, "but never to an earlier one");
+    lock.release('a');
+    assert_eq!(lock.enter(&proposal('b', START + 7)), START + 8, "nobody gets a token that somebody had");
+}

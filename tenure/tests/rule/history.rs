@@ -227,6 +227,7 @@ impl Post {
                     max,
                     memory: Duration::from_micros(history.memory),
                     meta: Bytes::from(vec![n.0 as u8]),
+                    fence: 0,
                 })
             }
             Act::Renew(n) => Op::Renew(Renew { id: *self.ids.get(&who(n))?, ttl: span(client(n).ttl), fence: 0 }),

@@ -99,6 +99,7 @@ pub(crate) fn claim(name: char, claim: Claim) -> Acquire {
         max: 16,
         memory: Duration::from_secs(60),
         meta: Bytes::new(),
+        fence: 0,
     }
 }
 

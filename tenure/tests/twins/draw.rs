@@ -59,7 +59,7 @@ impl Twins {
         let drawn = ClaimId::new(rng.random_range(0..shape.ids));
         let id = if known.is_empty() { drawn } else { known[rng.random_range(0..known.len())] };
         let op = match rng.random_range(0..100) {
-            0..70 => Op::Acquire(self.acquire(id, shape)),
+            0..70 => Op::Acquire(Acquire { fence: self.fence(record), ..self.acquire(id, shape) }),
             70..80 => Op::Renew(Renew { id, ttl: self.span(shape.ttl), fence: self.fence(record) }),
             _ => {
                 let bury = if rng.random_bool(0.1) { rng.random_range(0..=shape.ttl) } else { 0 };
@@ -91,7 +91,7 @@ impl Twins {
         let meta: Vec<u8> = (0..draw.random_range(0..40)).map(|_| draw.random()).collect();
         let max = if rng.random_bool(0.1) { rng.random_range(0..3) } else { rng.random_range(1..30) };
         let claim = Claim::new(permits, limit).unwrap();
-        Acquire { id, claim, ttl, patience, owner, max, memory, meta: Bytes::from(meta) }
+        Acquire { id, claim, ttl, patience, owner, max, memory, meta: Bytes::from(meta), fence: 0 }
     }
 
     fn span(&mut self, most: Micros) -> Duration {

@@ -67,6 +67,7 @@ fn a_crowd_of_thousands_that_dies_at_once_is_swept_by_one_operation() {
         max: 100,
         memory: Duration::from_secs(60),
         meta: Bytes::new(),
+        fence: 0,
     };
     for id in 0..4_500 {
         history.call(twins.now, &inbox, [(0, Op::Acquire(acquire(id)))]);

@@ -132,11 +132,12 @@ end
 
 -- -- 2. let in ---------------------------------------------------------------------------------------------------------
 
--- Puts a claim among the holders, under a token of its own, or of its owner's where it asks for nothing new.
-local function enter(e)
+-- Puts a claim among the holders, under a token of its own, not before `least`, or of its owner's where it asks for nothing
+-- new.
+local function enter(e, least)
   local permits, token = standing(e.owner)
   if permits < e.permits then
-    token = math.max(r.fence + 1, now)
+    token = math.max(r.fence + 1, least)
     r.fence = token
   end
   e.fence = token
@@ -151,7 +152,7 @@ local function let_in(grants)
     if r.weight - standing(e.owner) + e.permits > r.limit then break end
     leave(e)
     e.since = now
-    enter(e)
+    enter(e, now)
     grants[#grants + 1] = e
   end
   r.room = false
@@ -204,7 +205,7 @@ local function wait(e, old, is_in, patience, memory)
   return busy(e.ticket)
 end
 
-local function acquire(who, ttl, patience, memory, most, limit)
+local function acquire(who, ttl, patience, memory, most, limit, proposed)
   local id, permits, owner, rest = struct.unpack('<c16dI2c0I4c0', who)
   local e = { since = now, ends = now + ttl, fence = 0, ticket = r.ticket, id = id, permits = permits, owner = owner,
     rest = rest }
@@ -212,6 +213,7 @@ local function acquire(who, ttl, patience, memory, most, limit)
   if old and old.permits == 0 then return refused('b') end -- buried
   if old and old.fence > 0 then
     r.memory = memory
+    if proposed > r.fence then old.fence, r.fence = proposed, proposed end
     return extend(old, ttl)
   end
   local is_empty = r.holders == 0 and r.waiting == 0
@@ -224,7 +226,7 @@ local function acquire(who, ttl, patience, memory, most, limit)
   if (is_in or r.waiting == 0) and r.weight - mine + permits <= limit then
     r.memory = memory
     if old then leave(old) end
-    enter(e)
+    enter(e, proposed > 0 and proposed or now)
     return held(e)
   end
   return wait(e, old, is_in, patience, memory)
@@ -356,7 +358,7 @@ for _, it in ipairs(later) do
     let_in(grants)
     local early, op, span, fence = #grants, unpack('<Bdd', what)
     if op == ACQUIRE then
-      answers[it.i] = acquire(who, span, unpack('<dddd', what, 10))
+      answers[it.i] = acquire(who, span, unpack('<ddddd', what, 10))
     elseif op == RENEW then
       answers[it.i] = renew(id, span, fence)
     else

@@ -24,6 +24,7 @@ mod connect;
 mod errors;
 mod keys;
 mod record;
+mod run;
 pub mod script;
 mod slots;
 mod transport;
@@ -174,7 +175,8 @@ impl Store for Redis {
     }
 
     fn traits(&self) -> Traits {
-        Traits { kind: "redis", queue: true, fence: true, push: true, durable: false, stale_reads: false }
+        let kept_since = self.0.collector.transport().kept_since();
+        Traits { kind: "redis", queue: true, fence: true, push: true, durable: false, stale_reads: false, kept_since }
     }
 }
 

@@ -100,7 +100,7 @@ impl Call {
             Op::Acquire(op) => {
                 let max = if op.owner.is_some() { op.max } else { 1 };
                 parts.push(1);
-                let rest = [micros(op.patience), micros(op.memory), max.into(), op.claim.limit().into()];
+                let rest = [micros(op.patience), micros(op.memory), max.into(), op.claim.limit().into(), op.fence];
                 [micros(op.ttl)].into_iter().chain(rest).for_each(|number| parts.extend(double(number)));
             }
             Op::Renew(op) => {
@@ -131,7 +131,7 @@ fn size(op: &Op, inbox: &str) -> usize {
     match op {
         Op::Acquire(op) => {
             let owner = op.owner.as_ref().map_or(0, |owner| owner.as_str().len() + 1);
-            41 + 32 + owner + inbox.len() + op.meta.len()
+            49 + 32 + owner + inbox.len() + op.meta.len()
         }
         Op::Renew(_) | Op::Release(_) => 17 + 16,
     }

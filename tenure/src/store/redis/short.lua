@@ -55,11 +55,11 @@ for i = 1, #KEYS do
   if magic ~= MAGIC then
     -- Somebody else's, or changed by an earlier operation of this call.
   elseif op == ACQUIRE and (count == 0 or expires <= now) then
-    local _, remember, most, limit = unpack('<dddd', what, 10)
+    local _, remember, most, limit, proposed = unpack('<ddddd', what, 10)
     if most > 0 then
       local ticket, ends = unpack('<d', text, 41), now + span
       if expires <= now then expires, fence, ticket = 0, 0, 0 end
-      fence = max(fence + 1, now)
+      fence = max(fence + 1, proposed > 0 and proposed or now)
       if alarm > ends or alarm <= now or expires == 0 then alarm = ends end
       expires = max(expires, max(ends, fence + 1) + remember)
       answer = fence == now and now or pack(HELD, 'H', now, fence, now, ends, 0)

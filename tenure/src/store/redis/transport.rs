@@ -20,6 +20,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, Cmd, Pipeline, PushInfo, PushKind, RedisResult, Value};
 use tokio::sync::watch;
 
+use super::run::Run;
 use super::url::Config;
 use super::{errors, script};
 use crate::env::{self, Env, Moment};
@@ -72,11 +73,15 @@ struct Inner {
     listener: Option<Arc<dyn Listener>>,
     /// Whether grants are awaited: from then on, each connection subscribes to the inbox.
     listens: AtomicBool,
+    /// Since when the server has certainly kept all that it acknowledged, on its clock. It never goes back.
+    kept_since: AtomicU64,
     state: watch::Sender<State>,
 }
 
 struct State {
     line: Option<Line>,
+    /// The run of the server that the last connection was to.
+    run: Run,
     /// Why there is none, where there is none.
     error: Error,
     /// How many attempts have come to an end.
@@ -92,6 +97,7 @@ struct State {
 struct Line {
     connection: MultiplexedConnection,
     opened: Moment,
+    run: Run,
     pulse: Arc<Pulse>,
 }
 
@@ -131,10 +137,10 @@ impl Link {
         listener: Option<Arc<dyn Listener>>,
     ) -> Self {
         let error = unconnected(&config, "not connected yet");
-        let (state, _) =
-            watch::channel(State { line: None, error, attempts: 0, dialing: false, backoff: Duration::ZERO });
-        let listens = AtomicBool::new(false);
-        Self(Arc::new(Inner { env, config, client, hub, inbox, listener, listens, state }))
+        let (run, backoff) = (Run::default(), Duration::ZERO);
+        let (state, _) = watch::channel(State { line: None, run, error, attempts: 0, dialing: false, backoff });
+        let (listens, kept_since) = (AtomicBool::new(false), AtomicU64::new(0));
+        Self(Arc::new(Inner { env, config, client, hub, inbox, listener, listens, kept_since, state }))
     }
 
     /// Has grants delivered from now on. Returns at once; everyone who waits is woken when it is so.
@@ -150,6 +156,12 @@ impl Link {
                 link.0.lost(&line.pulse);
             }
         });
+    }
+
+    /// Since when the server has certainly kept all that it acknowledged, on its clock. Asked after a reply, it is never
+    /// earlier than what holds for that reply.
+    pub(super) fn kept_since(&self) -> u64 {
+        self.0.kept_since.load(Ordering::Acquire)
     }
 
     async fn line(&self) -> Result<Line> {
@@ -211,7 +223,10 @@ impl Inner {
             });
         let connection = self.client.get_multiplexed_async_connection_with_config(&options).await;
         let unreachable = |error| errors::unreachable(&self.config, error);
-        let line = Line { connection: connection.map_err(unreachable)?, opened: self.env.now(), pulse };
+        let mut connection = connection.map_err(unreachable)?;
+        let asked = Run::questions();
+        let answers = connection.send_packed_commands(&asked, 0, asked.len()).await.map_err(unreachable)?;
+        let line = Line { connection, opened: self.env.now(), run: Run::of(&answers), pulse };
         if self.listens.load(Ordering::Acquire) {
             self.subscribe(&line).await?;
         }
@@ -255,6 +270,8 @@ impl Inner {
     fn up(self: &Arc<Self>, line: Line) {
         let pulse = line.pulse.clone();
         self.state.send_modify(|state| {
+            self.kept_since.fetch_max(line.run.kept_since(&state.run), Ordering::AcqRel);
+            state.run = line.run.clone();
             state.line = Some(line);
             state.attempts += 1;
             state.dialing = false;

@@ -188,6 +188,14 @@ impl Store for Sqlite {
 
     fn traits(&self) -> Traits {
         let push = !self.0.receiver.name().is_empty();
-        Traits { kind: "sqlite", queue: true, fence: true, push, durable: self.0.durable, stale_reads: false }
+        Traits {
+            kind: "sqlite",
+            queue: true,
+            fence: true,
+            push,
+            durable: self.0.durable,
+            stale_reads: false,
+            kept_since: 0,
+        }
     }
 }

@@ -11,6 +11,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -84,6 +85,8 @@ struct Inner {
     hub: Hub,
     topology: Arc<Topology>,
     inboxes: Arc<Inboxes>,
+    /// When a slot was last seen to have another master, on the nodes' clock, and as which change.
+    changed: (AtomicU64, AtomicU64),
 }
 
 /// How long an operation is tried again that was certainly not carried out.
@@ -126,7 +129,7 @@ impl RedisCluster {
         });
         let topology = inboxes.topology().clone();
         topology.learn().await?;
-        let store = Self(Arc::new(Inner { env, server, keys, hub, topology, inboxes }));
+        let store = Self(Arc::new(Inner { env, server, keys, hub, topology, inboxes, changed: Default::default() }));
         store.probe().await?;
         Ok(store)
     }
@@ -156,6 +159,11 @@ impl RedisCluster {
 
     fn reply(&self, key: &Key, op: &Op, sent: Moment, value: Result<Value>) -> Result<Reply> {
         let reply = self.decode(key, value?, |value| script::reply(op, value))?;
+        let ((when, which), changes) = (&self.0.changed, self.0.topology.changes());
+        if which.load(Relaxed) != changes {
+            when.fetch_max(reply.now, Relaxed);
+            which.store(changes, Relaxed);
+        }
         if let (Op::Acquire(acquire), Outcome::Busy { .. }) = (op, &reply.outcome)
             && !acquire.patience.is_zero()
         {
@@ -257,6 +265,11 @@ impl Store for RedisCluster {
     }
 
     fn traits(&self) -> Traits {
-        Traits { kind: "redis-cluster", queue: true, fence: true, push: true, durable: false, stale_reads: false }
+        let masters = self.0.topology.masters();
+        let kept_since = masters.iter().map(|node| node.collector.transport().kept_since()).max().unwrap_or(0);
+        // What a slot's new master lacks nobody knows.
+        let kept_since = kept_since.max(self.0.changed.0.load(Relaxed));
+        let kind = "redis-cluster";
+        Traits { kind, queue: true, fence: true, push: true, durable: false, stale_reads: false, kept_since }
     }
 }

@@ -7,12 +7,12 @@
 //! ```
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use redis::Pipeline;
-use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::node::Node;
@@ -40,6 +40,8 @@ pub(super) struct Topology {
     state: Mutex<State>,
     /// Counts the refreshes that have come to an end.
     refreshed: watch::Sender<u64>,
+    /// Counts the times that a slot was seen to have another master than before.
+    changes: AtomicU64,
 }
 
 struct State {
@@ -63,7 +65,7 @@ impl Topology {
             last: env.now(),
             pause: Duration::ZERO,
         };
-        Self { env, seeds, make, state: Mutex::new(state), refreshed: watch::channel(0).0 }
+        Self { env, seeds, make, state: Mutex::new(state), refreshed: watch::channel(0).0, changes: AtomicU64::new(0) }
     }
 
     /// The master of a slot, where one is known.
@@ -96,8 +98,16 @@ impl Topology {
     /// Takes a node's word for it that another one has the slot.
     pub(super) fn moved(&self, slot: u16, to: &Arc<Node>) {
         let mut state = self.state();
-        state.owners[usize::from(slot)] = Some(to.clone());
+        let before = state.owners[usize::from(slot)].replace(to.clone());
+        if before.is_some_and(|before| before.address != to.address) {
+            self.changes.fetch_add(1, Ordering::Relaxed);
+        }
         state.replicas.entry(to.address.clone()).or_default();
+    }
+
+    /// How many times a slot was seen to have another master than before.
+    pub(super) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Relaxed)
     }
 
     /// Has the map asked for again, unless that is under way, and gives how to learn that it was.
@@ -194,11 +204,19 @@ impl Topology {
     fn take_over(&self, learned: Vec<Range>) -> Result<()> {
         let masters = learned.iter().map(|range| self.node(&range.master)).collect::<Result<Vec<_>>>()?;
         let mut state = self.state();
-        state.owners.fill(None);
+        let before = std::mem::replace(&mut state.owners, vec![None; SLOTS.into()]);
         state.replicas.clear();
         for (Range { first, last, replicas, .. }, master) in learned.into_iter().zip(masters) {
             state.owners[usize::from(first)..=usize::from(last)].fill(Some(master.clone()));
             state.replicas.insert(master.address.clone(), replicas);
+        }
+        let another = |(now, before): (&Option<Arc<Node>>, &Option<Arc<Node>>)| match (now, before) {
+            (_, None) => false,
+            (Some(now), Some(before)) => now.address != before.address,
+            (None, Some(_)) => true,
+        };
+        if state.owners.iter().zip(&before).any(another) {
+            self.changes.fetch_add(1, Ordering::Relaxed);
         }
         // Those that are no masters any more go, with their connections, once nobody uses them.
         let State { nodes, replicas, .. } = &mut *state;
