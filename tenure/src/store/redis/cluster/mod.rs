@@ -161,7 +161,9 @@ impl RedisCluster {
         let reply = self.decode(key, value?, |value| script::reply(op, value))?;
         let ((when, which), changes) = (&self.0.changed, self.0.topology.changes());
         if which.load(Relaxed) != changes {
-            when.fetch_max(reply.now, Relaxed);
+            // The reply may be older than the change.
+            let late = self.0.env.now() - sent;
+            when.fetch_max(reply.now + late.as_micros() as u64, Relaxed);
             which.store(changes, Relaxed);
         }
         if let (Op::Acquire(acquire), Outcome::Busy { .. }) = (op, &reply.outcome)

@@ -1,0 +1,3 @@
+//! Nodes fail, and their replicas follow them.
+
+use super::*;
