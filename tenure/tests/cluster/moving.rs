@@ -127,7 +127,8 @@ async fn clients_contend_while_a_slot_goes_round() {
         progress(50).await;
         // What is made again at the source after the first pass is fetched by the second.
         cluster.move_keys(slot, from, to);
-        progress(50).await;
+        // Until the slot is the target's, grants are listened for at the source: who waits asks by the clock.
+        progress(5).await;
         cluster.move_keys(slot, from, to);
         cluster.end_move(slot, from, to);
         progress(50).await;

@@ -164,18 +164,23 @@ impl Inboxes {
         let more = *swept;
         drop(open);
         for (channel, at) in unwanted {
-            let Some(node) = at.and_then(|at| self.topology.node(&at).ok()) else { continue };
+            let Some(node) = at.and_then(|at| self.topology.known(&at)) else { continue };
             env::spawn(async move {
                 let _ = node.pushes.one(redis::cmd("SUNSUBSCRIBE").arg(&*channel)).await;
             });
         }
-        self.detach(|inbox, at| self.topology.owner(inbox.slot).is_some_and(|owner| owner.address != *at));
+        self.follow();
         for inbox in self.open().by_key.values() {
-            if let Some(node) = inbox.at.as_ref().and_then(|at| self.topology.node(at).ok()) {
+            if let Some(node) = inbox.at.as_ref().and_then(|at| self.topology.known(at)) {
                 nodes.insert(node.address.clone(), node);
             }
         }
         (nodes.into_values().collect(), more)
+    }
+
+    /// Goes where the slots are now.
+    fn follow(self: &Arc<Self>) {
+        self.detach(|inbox, at| self.topology.owner(inbox.slot).is_some_and(|owner| owner.address != *at));
     }
 
     fn open(&self) -> MutexGuard<'_, Open> {
@@ -249,12 +254,20 @@ struct Sweeper(Weak<Inboxes>);
 
 impl Sweeper {
     async fn run(self, env: Env) {
+        let Some(mut refreshed) = self.0.upgrade().map(|inboxes| inboxes.topology.refreshes()) else { return };
+        let mut due = env.now() + SWEEP;
         loop {
-            env.sleep(SWEEP).await;
+            let left = due - env.now();
+            if let Some(Ok(())) = env.timeout(left, refreshed.changed()).await {
+                let Some(inboxes) = self.0.upgrade() else { return };
+                inboxes.follow();
+                continue;
+            }
             let Some((nodes, more)) = self.0.upgrade().map(|inboxes| inboxes.sweep()) else { return };
             if !more {
                 return;
             }
+            due = env.now() + SWEEP;
             // A connection that nothing is sent over would not be known to have gone deaf.
             for node in nodes {
                 env::spawn(async move {

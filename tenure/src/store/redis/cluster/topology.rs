@@ -86,6 +86,16 @@ impl Topology {
         Ok(self.state().nodes.entry(address.clone()).or_insert(node).clone())
     }
 
+    /// The same, where it is known.
+    pub(super) fn known(&self, address: &Address) -> Option<Arc<Node>> {
+        self.state().nodes.get(address).cloned()
+    }
+
+    /// How to learn that the map was asked for again.
+    pub(super) fn refreshes(&self) -> watch::Receiver<u64> {
+        self.refreshed.subscribe()
+    }
+
     /// The masters, in the order of their addresses.
     pub(super) fn masters(&self) -> Vec<Arc<Node>> {
         let state = self.state();
