@@ -138,16 +138,18 @@ impl Inboxes {
         let Open { by_key, by_channel, .. } = &mut *open;
         let key = std::str::from_utf8(channel).ok().and_then(|channel| by_channel.get(channel));
         let Some(inbox) = key.and_then(|key| by_key.get_mut(key)) else { return };
+        if inbox.at.as_ref() == Some(at) {
+            return;
+        }
         (inbox.at, inbox.since) = (Some(at.clone()), self.env.now());
         let claims: Vec<ClaimId> = inbox.claims.iter().copied().collect();
         drop(open);
         claims.into_iter().for_each(|id| self.hub.wake(id));
     }
 
-    /// Lets go of inboxes that nobody wants, and sees after the others. Gives the nodes that have some, and whether there
-    /// are any.
-    fn sweep(self: &Arc<Self>) -> (Vec<Arc<Node>>, bool) {
-        let (mut unwanted, mut nodes) = (Vec::new(), HashMap::new());
+    /// Lets go of inboxes that nobody wants, and sees after the others. Whether there are any.
+    fn sweep(self: &Arc<Self>) -> bool {
+        let (mut unwanted, mut checked) = (Vec::new(), HashMap::new());
         let mut open = self.open();
         let Open { by_key, by_channel, swept } = &mut *open;
         by_key.retain(|_, inbox| {
@@ -172,10 +174,13 @@ impl Inboxes {
         self.follow();
         for inbox in self.open().by_key.values() {
             if let Some(node) = inbox.at.as_ref().and_then(|at| self.topology.known(at)) {
-                nodes.insert(node.address.clone(), node);
+                checked.insert(node.address.clone(), (node, inbox.channel.clone()));
             }
         }
-        (nodes.into_values().collect(), more)
+        for (node, channel) in checked.into_values() {
+            env::spawn(check(self.topology.clone(), node, channel));
+        }
+        more
     }
 
     /// Goes where the slots are now.
@@ -185,6 +190,16 @@ impl Inboxes {
 
     fn open(&self) -> MutexGuard<'_, Open> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Subscribes once more to what is subscribed to. A master that became a replica does not tell its subscribers, and goes on
+/// serving them as its new master tells it, but refuses to be asked; and a connection that nothing is sent over would not
+/// be known to have gone deaf.
+async fn check(topology: Arc<Topology>, node: Arc<Node>, channel: Arc<str>) {
+    let reply = node.pushes.one(redis::cmd("SSUBSCRIBE").arg(&*channel)).await;
+    if let Err(_) | Ok(Value::ServerError(_)) = reply {
+        topology.refresh();
     }
 }
 
@@ -263,16 +278,9 @@ impl Sweeper {
                 inboxes.follow();
                 continue;
             }
-            let Some((nodes, more)) = self.0.upgrade().map(|inboxes| inboxes.sweep()) else { return };
-            if !more {
-                return;
-            }
-            due = env.now() + SWEEP;
-            // A connection that nothing is sent over would not be known to have gone deaf.
-            for node in nodes {
-                env::spawn(async move {
-                    let _ = node.pushes.one(&redis::cmd("PING")).await;
-                });
+            match self.0.upgrade().map(|inboxes| inboxes.sweep()) {
+                Some(true) => due = env.now() + SWEEP,
+                Some(false) | None => return,
             }
         }
     }
