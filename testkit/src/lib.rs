@@ -7,12 +7,14 @@ mod cluster;
 mod fake;
 mod proxy;
 mod redis;
+mod sentinel;
 mod tls;
 
 pub use cluster::Cluster;
 pub use fake::Fake;
 pub use proxy::Proxy;
 pub use redis::{Redis, redis_server};
+pub use sentinel::{Sentinel, SentinelGroup};
 pub use tls::TlsRedis;
 
 use std::net::TcpListener;

@@ -200,7 +200,7 @@ fn close((client, server): &(TcpStream, TcpStream)) {
 }
 
 /// How long the first whole RESP value in `bytes` is.
-fn frame(bytes: &[u8]) -> Option<usize> {
+pub(crate) fn frame(bytes: &[u8]) -> Option<usize> {
     let line = bytes.windows(2).position(|pair| pair == b"\r\n")? + 2;
     let count = std::str::from_utf8(&bytes[1..line - 2]).ok().and_then(|text| text.parse::<i64>().ok()).unwrap_or(0);
     let mut length = line;

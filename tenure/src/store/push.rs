@@ -62,18 +62,17 @@ impl Hub {
         }
     }
 
-    /// Wakes everyone: pushes may have been missed.
-    pub fn wake_all(&self) {
-        for slot in self.waiting().values() {
-            slot.change();
+    /// Tells a claim that something may have changed for it: where a push may have been missed, and for stores whose grants
+    /// count only once they were asked for.
+    pub fn wake(&self, id: ClaimId) {
+        if let Some(slot) = self.waiting().get(&id) {
+            slot.wake();
         }
     }
 
-    /// Wakes one claim: its push may have been missed.
-    pub fn wake(&self, id: ClaimId) {
-        if let Some(slot) = self.waiting().get(&id) {
-            slot.change();
-        }
+    /// Wakes everyone: pushes may have been missed.
+    pub fn wake_all(&self) {
+        self.waiting().values().for_each(|slot| slot.wake());
     }
 
     /// Whether a claim waits here.
@@ -157,7 +156,7 @@ impl Watch {
 }
 
 impl Slot {
-    fn change(&self) {
+    fn wake(&self) {
         // A grant that was not heard yet says more.
         let _ = self.told.compare_exchange(NOTHING, CHANGED, Ordering::AcqRel, Ordering::Relaxed);
         self.waker.wake();

@@ -17,13 +17,9 @@
 //! as much as two operations. They share no fate: where the server answers by an error to all of them, each is asked for
 //! again alone, which is what the operations are idempotent for.
 //!
-//! On a node of a cluster only calls of one slot can share a command. There the calls that are ready together go as one
-//! command for each slot, and all of them in one write.
-//!
 //! A server forgets its scripts when it restarts and at `SCRIPT FLUSH`, and then answers `NOSCRIPT`, which says that
 //! the command was not carried out. It is sent again behind the scripts.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -31,11 +27,15 @@ use futures_util::future::join_all;
 use redis::{Cmd, Pipeline, ServerErrorKind, Value};
 use tokio::sync::oneshot;
 
-use super::script::{self, BATCH, Call, Dialect};
-use super::slots::slot_of;
+use self::acknowledge::Acknowledged;
+use self::carry::pipeline;
+use super::script::{Call, Dialect};
 use super::transport::Transport;
 use crate::env;
 use crate::error::{Error, ErrorKind, Result};
+
+pub(super) mod acknowledge;
+mod carry;
 
 /// Above a transport; clones share it. A server's own error to a command is the command's value.
 pub(super) struct Collector<T>(Arc<Shared<T>>);
@@ -45,6 +45,8 @@ struct Shared<T> {
     dialect: Dialect,
     /// What loads the scripts that commands call.
     scripts: Vec<Cmd>,
+    /// Whether grants have to be acknowledged by replicas.
+    acknowledged: Option<Acknowledged>,
     queue: Mutex<Vec<Waiting>>,
     /// How many commands were given to the transport and have no answer yet.
     under_way: AtomicUsize,
@@ -63,9 +65,9 @@ impl<T> Clone for Collector<T> {
 
 impl<T: Transport> Collector<T> {
     /// `scripts` loads what commands of that dialect call.
-    pub(super) fn new(transport: T, dialect: Dialect, scripts: Vec<Cmd>) -> Self {
+    pub(super) fn new(transport: T, dialect: Dialect, scripts: Vec<Cmd>, acknowledged: Option<Acknowledged>) -> Self {
         let (queue, under_way) = (Mutex::default(), AtomicUsize::new(0));
-        Self(Arc::new(Shared { transport, dialect, scripts, queue, under_way }))
+        Self(Arc::new(Shared { transport, dialect, scripts, acknowledged, queue, under_way }))
     }
 
     pub(super) fn transport(&self) -> &T {
@@ -83,10 +85,16 @@ impl<T: Transport> Collector<T> {
     /// A call whose caller is gone before it is sent is not sent; other calls are not concerned.
     pub(super) async fn call(&self, call: Call) -> Result<Value> {
         let shared = &self.0;
-        if shared.under_way.load(Ordering::Relaxed) == 0 && shared.queue().is_empty() {
+        let alone = shared.under_way.load(Ordering::Relaxed) == 0 && shared.queue().is_empty();
+        if alone && shared.acknowledged.is_none() {
             // In a box, so that the future of the many who queue stays small.
             return Box::pin(shared.carry_one(call)).await;
         }
+        self.queue(call).await
+    }
+
+    async fn queue(&self, call: Call) -> Result<Value> {
+        let shared = &self.0;
         let (reply, answer) = oneshot::channel();
         let is_first = {
             let mut queue = shared.queue();
@@ -104,6 +112,9 @@ impl<T: Transport> Collector<T> {
 
     /// Has many operations carried out, in as few commands as may be; their answers in their order.
     pub(super) async fn call_many(&self, calls: &[Call]) -> Vec<Result<Value>> {
+        if self.0.acknowledged.is_some() {
+            return join_all(calls.iter().map(|call| self.queue(call.clone()))).await;
+        }
         join_all(calls.chunks(self.0.most()).map(|batch| self.0.carry(batch))).await.into_iter().flatten().collect()
     }
 
@@ -131,86 +142,9 @@ impl<T: Transport> Shared<T> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many calls may be carried together.
-    fn most(&self) -> usize {
-        match self.dialect {
-            Dialect::Server => BATCH,
-            // As many commands as there are slots among them, in one write.
-            Dialect::Shard => 10 * BATCH,
-        }
-    }
-
-    async fn carry_one(&self, call: Call) -> Result<Value> {
-        self.command(&script::command_in(self.dialect, &[call])).await
-    }
-
-    /// Sends the calls in as few commands as may be, and those in one write.
-    async fn carry(&self, calls: &[Call]) -> Vec<Result<Value>> {
-        let groups = self.groups(calls);
-        let command = |group: &Vec<usize>| {
-            let calls: Vec<&Call> = group.iter().map(|&n| &calls[n]).collect();
-            script::command_in(self.dialect, &calls)
-        };
-        let commands: Vec<Cmd> = groups.iter().map(command).collect();
-        let values = match self.commands(&commands).await {
-            Ok(values) => values,
-            Err(error) => return vec![Err(error); calls.len()],
-        };
-        let mut answers: Vec<Option<Result<Value>>> = calls.iter().map(|_| None).collect();
-        for (group, value) in groups.into_iter().zip(values) {
-            match value.map(|value| script::replies(group.len(), value)) {
-                Ok(Ok(values)) => group.into_iter().zip(values).for_each(|(n, value)| answers[n] = Some(Ok(value))),
-                Ok(Err(value)) if is_redirect(&value) => {
-                    group.into_iter().for_each(|n| answers[n] = Some(Ok(value.clone())));
-                }
-                // Each is asked for again alone.
-                Ok(Err(_)) => {}
-                Err(error) => group.into_iter().for_each(|n| answers[n] = Some(Err(error.clone()))),
-            }
-        }
-        join_all(answers.into_iter().zip(calls).map(async |(answer, call)| match answer {
-            Some(answer) => answer,
-            None => self.command(&script::command_in(self.dialect, &[call])).await,
-        }))
-        .await
-    }
-
-    /// Which calls can share a command, by their places, in their order.
-    fn groups(&self, calls: &[Call]) -> Vec<Vec<usize>> {
-        if self.dialect == Dialect::Server {
-            return vec![(0..calls.len()).collect()];
-        }
-        let mut groups: Vec<Vec<usize>> = Vec::new();
-        let mut open: HashMap<u16, usize> = HashMap::new();
-        for (n, call) in calls.iter().enumerate() {
-            let group = open.entry(slot_of(call.key())).or_insert(groups.len());
-            if groups.get(*group).is_none_or(|group| group.len() == BATCH) {
-                *group = groups.len();
-                groups.push(Vec::new());
-            }
-            groups[*group].push(n);
-        }
-        groups
-    }
-
-    /// Sends commands in one write.
-    async fn commands(&self, commands: &[Cmd]) -> Result<Vec<Result<Value>>> {
-        if let [command] = commands {
-            return Ok(vec![Ok(self.command(command).await?)]);
-        }
-        let values = {
-            let _under_way = UnderWay::begin(&self.under_way);
-            self.transport.many(&pipeline(&[], commands)).await?
-        };
-        if values.iter().any(is_noscript) {
-            // Whether it helps is told by the commands that follow.
-            let _ = self.transport.many(&pipeline(&self.scripts, &[])).await;
-        }
-        let settled = values.into_iter().zip(commands).map(async |(value, command)| match is_noscript(&value) {
-            false => Ok(value),
-            true => self.command(command).await,
-        });
-        Ok(join_all(settled).await)
+    async fn exchange(&self, pipeline: &Pipeline) -> Result<Vec<Value>> {
+        let _under_way = UnderWay::begin(&self.under_way);
+        self.transport.many(pipeline).await
     }
 
     async fn command(&self, command: &Cmd) -> Result<Value> {
@@ -243,22 +177,11 @@ impl<T: Transport> Shared<T> {
     }
 }
 
-fn pipeline(before: &[Cmd], commands: &[Cmd]) -> Pipeline {
-    let mut pipeline = Pipeline::with_capacity(before.len() + commands.len());
-    before.iter().chain(commands).for_each(|command| _ = pipeline.add_command(command.clone()));
-    pipeline
-}
-
 /// How often the scripts may be flushed while a command is on its way to them.
 const FLUSHES: usize = 3;
 
 fn is_noscript(value: &Value) -> bool {
     matches!(value, Value::ServerError(error) if error.kind() == Some(ServerErrorKind::NoScript))
-}
-
-/// Whether another node is to be asked, which holds for all the calls of a command.
-fn is_redirect(value: &Value) -> bool {
-    matches!(value, Value::ServerError(error) if matches!(error.code(), "MOVED" | "ASK"))
 }
 
 /// Takes the queue to the transport and the answers to their callers.
@@ -271,14 +194,20 @@ struct Carrier<T: Transport> {
 impl<T: Transport> Carrier<T> {
     async fn run(mut self) {
         tokio::task::yield_now().await;
-        self.is_due = false;
-        let mut waiting = std::mem::take(&mut *self.shared.queue());
-        waiting.retain(|one| !one.reply.is_closed());
-        let most = self.shared.most();
-        let mut batches = Vec::with_capacity(waiting.len().div_ceil(most));
+        let shared = self.shared.clone();
+        if let Some(by) = &shared.acknowledged {
+            let turn = by.turn().await;
+            let (calls, replies): (Vec<_>, Vec<_>) =
+                self.take_queue().into_iter().map(|one| (one.call, one.reply)).unzip();
+            let values = shared.carry_acknowledged(by, turn, &calls).await;
+            replies.into_iter().zip(values).for_each(|(reply, value)| _ = reply.send(value));
+            return;
+        }
+        let waiting = self.take_queue();
+        let mut batches = Vec::with_capacity(waiting.len().div_ceil(shared.most()));
         let mut waiting = waiting.into_iter().peekable();
         while waiting.peek().is_some() {
-            let batch: (Vec<_>, Vec<_>) = waiting.by_ref().take(most).map(|one| (one.call, one.reply)).unzip();
+            let batch: (Vec<_>, Vec<_>) = waiting.by_ref().take(shared.most()).map(|one| (one.call, one.reply)).unzip();
             batches.push(batch);
         }
         join_all(batches.into_iter().map(async |(calls, replies)| {
@@ -287,6 +216,14 @@ impl<T: Transport> Carrier<T> {
             }
         }))
         .await;
+    }
+
+    /// Whoever is still there.
+    fn take_queue(&mut self) -> Vec<Waiting> {
+        self.is_due = false;
+        let mut waiting = std::mem::take(&mut *self.shared.queue());
+        waiting.retain(|one| !one.reply.is_closed());
+        waiting
     }
 }
 

@@ -8,9 +8,21 @@ use super::errors;
 use super::keys::Keys;
 use super::script::{Dialect, READ};
 use super::transport::Transport;
-use super::url::Config;
+use super::url::{Config, Place};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
+
+/// The one server that the URL names.
+///
+/// # Errors
+///
+/// Where it names more.
+pub(super) fn one(config: &Config) -> Result<Client> {
+    match &config.place {
+        Place::One(addr) => client(config, config.target(addr.clone(), &config.login)?),
+        _ => Err(Error::new(ErrorKind::Unsupported, format!("{}: not yet", config.server))),
+    }
+}
 
 /// The client crate's view of a server; nothing is connected yet.
 pub(super) fn client(config: &Config, target: ConnectionInfo) -> Result<Client> {
@@ -56,6 +68,7 @@ pub(super) async fn probe(
     server: &str,
     keys: &Keys,
     inbox: &str,
+    waits: bool,
 ) -> Result<()> {
     let mut commands = Pipeline::new();
     commands.cmd("HELLO");
@@ -70,6 +83,9 @@ pub(super) async fn probe(
         Dialect::Shard => commands.arg(0),
     };
     needed(dialect, &key, inbox).iter().for_each(|line| _ = commands.arg(line));
+    if waits {
+        commands.arg("WAIT 0 1");
+    }
     let mut values = transport.many(&commands).await?.into_iter();
     let hello = errors::check(server, || "connecting".into(), values.next().unwrap_or_default())?;
     version(server, hello)?;

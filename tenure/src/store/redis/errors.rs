@@ -27,7 +27,10 @@ pub(super) fn refused(server: &str, what: &str, error: &ServerError) -> Error {
     use ErrorKind::{Denied, Foreign, NoReply, Unavailable, Unsupported};
     let detail = error.details().unwrap_or_default();
     let (kind, way_out) = match error.code() {
-        "READONLY" => (Unavailable, "is a replica, which takes no writes: give the address of its master"),
+        "READONLY" => (
+            Unavailable,
+            "is a replica, which takes no writes: if it was demoted, its successor will be found; else give its master",
+        ),
         "LOADING" => (Unavailable, "is loading its data: try again once it has"),
         "OOM" => (Unavailable, "is out of memory and evicts nothing: raise maxmemory, or make room"),
         "BUSY" => (Unavailable, "is busy with somebody's script: wait for it, or end it by SCRIPT KILL"),
@@ -96,6 +99,14 @@ pub(super) fn unreachable(config: &Config, error: RedisError) -> Error {
         Ok(error) => refused(server, "connecting", &error),
         Err(_) => Error::new(Unavailable, format!("Redis at {server} cannot be used: {text}")),
     }
+}
+
+/// A command was given to a connection that was given up before the reply.
+pub(super) fn left(server: &str) -> Error {
+    let message = format!(
+        "the connection to Redis at {server} was given up before the reply; the command may have been carried out"
+    );
+    Error::new(ErrorKind::NoReply, message)
 }
 
 /// A command was given to a connection, and no reply came.

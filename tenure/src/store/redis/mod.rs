@@ -26,14 +26,19 @@ mod keys;
 mod record;
 mod run;
 pub mod script;
+mod sentinel;
 mod slots;
+mod target;
 mod transport;
 mod url;
 
 pub use cluster::RedisCluster;
 use collector::Collector;
+use collector::acknowledge::Acknowledged;
 use keys::Keys;
 use script::{Call, Dialect};
+use sentinel::Sentinels;
+use target::Target;
 use transport::Link;
 
 /// A store on one Redis or Valkey server, 7.0 or newer.
@@ -84,6 +89,8 @@ struct Inner {
     hub: Hub,
     inbox: Arc<str>,
     collector: Collector<Link>,
+    /// Where what is only looked at comes from, where that is elsewhere.
+    replica: Option<Collector<Link>>,
 }
 
 impl Redis {
@@ -105,16 +112,28 @@ impl Redis {
     pub async fn connect(url: &str) -> Result<Self> {
         let config = url::Config::parse(url)?;
         let (env, hub, keys) = (Env::system(), Hub::new(), Keys::new(&config.prefix));
-        let url::Place::One(addr) = &config.place else {
-            return Err(Error::new(ErrorKind::Unsupported, format!("{}: not yet", config.server)));
-        };
-        let client = connect::client(&config, config.target(addr.clone(), &config.login)?)?;
         let server = config.server.clone();
+        let sentinels = Sentinels::new(&config, env.clone())?;
+        let target = match &sentinels {
+            Some(sentinels) => Target::Master(sentinels.clone()),
+            None => Target::Fixed(connect::one(&config)?.into()),
+        };
+        let replica = sentinels.filter(|_| config.read_replica).map(|sentinels| {
+            let link = Link::new(config.clone(), Target::Replica(sentinels), env.clone(), Hub::new(), "".into());
+            Collector::new(link, Dialect::Server, connect::scripts(Dialect::Server), None)
+        });
         let inbox: Arc<str> = keys.inbox(env.bits()).into();
-        let link = Link::open(config, client, env, hub.clone(), inbox.clone()).await?;
-        connect::probe(Dialect::Server, &link, &server, &keys, &inbox).await?;
-        let collector = Collector::new(link, Dialect::Server, connect::scripts(Dialect::Server));
-        Ok(Self(Arc::new(Inner { server, keys, hub, inbox, collector })))
+        let acknowledged = Acknowledged::by(config.replicas, config.response_timeout);
+        let link = Link::new(config, target, env, hub.clone(), inbox.clone());
+        link.open().await?;
+        connect::probe(Dialect::Server, &link, &server, &keys, &inbox, acknowledged.is_some()).await?;
+        let collector = Collector::new(link, Dialect::Server, connect::scripts(Dialect::Server), acknowledged);
+        Ok(Self(Arc::new(Inner { server, keys, hub, inbox, collector, replica })))
+    }
+
+    /// Where what is only looked at comes from.
+    fn reads(&self) -> &Collector<Link> {
+        self.0.replica.as_ref().unwrap_or(&self.0.collector)
     }
 
     fn call(&self, key: &Key, op: &Op) -> Call {
@@ -160,12 +179,12 @@ impl Store for Redis {
     }
 
     async fn read(&self, key: &Key) -> Result<Seen> {
-        let value = self.0.collector.command(&script::read_command(self.0.keys.encode(key).as_bytes())).await?;
+        let value = self.reads().command(&script::read_command(self.0.keys.encode(key).as_bytes())).await?;
         self.decode(key, value, script::record)
     }
 
     async fn scan(&self) -> Result<Vec<Key>> {
-        let keys = scan(&self.0.collector, &self.0.server, &self.0.keys).await?;
+        let keys = scan(self.reads(), &self.0.server, &self.0.keys).await?;
         Ok(keys.into_iter().collect())
     }
 
@@ -176,7 +195,8 @@ impl Store for Redis {
 
     fn traits(&self) -> Traits {
         let kept_since = self.0.collector.transport().kept_since();
-        Traits { kind: "redis", queue: true, fence: true, push: true, durable: false, stale_reads: false, kept_since }
+        let stale_reads = self.0.replica.is_some();
+        Traits { kind: "redis", queue: true, fence: true, push: true, durable: false, stale_reads, kept_since }
     }
 }
 

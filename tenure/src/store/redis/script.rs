@@ -78,8 +78,12 @@ pub const FOREIGN: &str = "TENUREFOREIGN";
 /// How many operations one call may carry: enough to share its price, and over in a fraction of a millisecond.
 pub const BATCH: usize = 50;
 
+const ACQUIRE: u8 = 1;
+const RENEW: u8 = 2;
+const RELEASE: u8 = 3;
+
 /// One operation on its way to the script: the key, what is asked, and by whom.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Call {
     /// One after the other.
     parts: Vec<u8>,
@@ -99,16 +103,16 @@ impl Call {
         match op {
             Op::Acquire(op) => {
                 let max = if op.owner.is_some() { op.max } else { 1 };
-                parts.push(1);
+                parts.push(ACQUIRE);
                 let rest = [micros(op.patience), micros(op.memory), max.into(), op.claim.limit().into(), op.fence];
                 [micros(op.ttl)].into_iter().chain(rest).for_each(|number| parts.extend(double(number)));
             }
             Op::Renew(op) => {
-                parts.push(2);
+                parts.push(RENEW);
                 parts.extend([micros(op.ttl), op.fence].into_iter().flat_map(double));
             }
             Op::Release(op) => {
-                parts.push(3);
+                parts.push(RELEASE);
                 parts.extend([micros(op.bury), op.fence].into_iter().flat_map(double));
             }
         }
@@ -124,6 +128,30 @@ impl Call {
     /// The key whose record it is about.
     pub fn key(&self) -> &[u8] {
         &self.parts[..self.key]
+    }
+
+    /// Whether somebody may enter by it.
+    pub(super) fn enters(&self) -> bool {
+        self.enters
+    }
+
+    /// Whether the answer says that somebody is in, who was not or not for as long.
+    pub(super) fn has_gained(&self, answer: &Value) -> bool {
+        match answer {
+            Value::Int(_) => self.enters,
+            Value::BulkString(bytes) => bytes.first() == Some(&b'H'),
+            _ => false,
+        }
+    }
+
+    /// The release of the same claim.
+    pub(super) fn undone(&self) -> Self {
+        let mut parts = self.parts[..self.key].to_vec();
+        parts.push(RELEASE);
+        parts.extend([0; 16]);
+        let what = parts.len();
+        parts.extend(&self.parts[self.what..self.what + 16]);
+        Self { parts, key: self.key, what, enters: false }
     }
 }
 

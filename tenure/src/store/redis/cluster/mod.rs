@@ -140,7 +140,7 @@ impl RedisCluster {
         let masters = inner.topology.masters();
         let probed = masters.iter().map(async |node| {
             let transport = node.collector.transport();
-            connect::probe(Dialect::Shard, transport, &node.name, &inner.keys, &inbox).await
+            connect::probe(Dialect::Shard, transport, &node.name, &inner.keys, &inbox, false).await
         });
         let probed = join_all(probed).await;
         let is_away = |error: &Error| error.is_transient();

@@ -10,9 +10,11 @@ use std::time::Duration;
 
 use crate::env::Env;
 use crate::error::Result;
+use crate::store::Hub;
 use crate::store::redis::collector::Collector;
 use crate::store::redis::connect;
 use crate::store::redis::script::Dialect;
+use crate::store::redis::target::Target;
 use crate::store::redis::transport::{Link, Listener};
 use crate::store::redis::url::{Address, Config};
 
@@ -33,12 +35,13 @@ impl Node {
         let name = address.to_string();
         let config = Config { server: name.clone(), ..config.clone() };
         let client = connect::client(&config, config.target(config.addr(address), &config.login)?)?;
-        let commands = Link::lazy(config.clone(), client.clone(), env.clone(), None);
+        let target = || Target::Fixed(client.clone().into());
+        let commands = Link::new(config.clone(), target(), env.clone(), Hub::new(), "".into());
         Ok(Self {
             address: address.clone(),
             name,
-            collector: Collector::new(commands, Dialect::Shard, connect::scripts(Dialect::Shard)),
-            pushes: Link::lazy(config, client, env.clone(), Some(listener)),
+            collector: Collector::new(commands, Dialect::Shard, connect::scripts(Dialect::Shard), None),
+            pushes: Link::heard_by(config, target(), env.clone(), listener),
             usual: AtomicU64::new(0),
         })
     }

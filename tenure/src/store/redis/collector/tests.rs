@@ -82,7 +82,7 @@ fn echoed(key: &str) -> Value {
 
 fn collector(echo: Echo) -> (Arc<Echo>, Collector<Arc<Echo>>) {
     let echo = Arc::new(echo);
-    (echo.clone(), Collector::new(echo, Dialect::Server, vec![redis::cmd("SCRIPT")]))
+    (echo.clone(), Collector::new(echo, Dialect::Server, vec![redis::cmd("SCRIPT")], None))
 }
 
 fn call(key: &str) -> Call {
@@ -123,7 +123,7 @@ async fn a_lone_call_goes_straight_and_a_crowd_goes_together() {
 #[tokio::test]
 async fn one_error_is_one_calls_error() {
     let (echo, collector) = collector(Echo::default());
-    let values = collector.call_many(&["a", "X", "b"].map(call)).await;
+    let values = collector.call_many(["a", "X", "b"].map(call).into()).await;
     let values: Vec<_> = values.into_iter().map(Result::unwrap).collect();
     assert_eq!(values, [echoed("a"), error("OOM no"), echoed("b")]);
     assert_eq!(echo.sent(), [vec!["a", "X", "b"], vec!["a"], vec!["X"], vec!["b"]]);
@@ -153,7 +153,8 @@ async fn who_is_gone_before_the_sending_is_not_sent_and_harms_nobody() {
 async fn scripts_are_loaded_for_who_lacks_them() {
     let (echo, collector) = collector(Echo::default());
     echo.lacks_scripts.store(true, Ordering::Relaxed);
-    let values: Vec<_> = collector.call_many(&["a", "b"].map(call)).await.into_iter().map(Result::unwrap).collect();
+    let values: Vec<_> =
+        collector.call_many(["a", "b"].map(call).into()).await.into_iter().map(Result::unwrap).collect();
     assert_eq!(values, [echoed("a"), echoed("b")]);
     assert_eq!(echo.sent(), [vec!["a", "b"], vec!["SCRIPT"], vec!["a", "b"]]);
     echo.lacks_scripts.store(true, Ordering::Relaxed);
