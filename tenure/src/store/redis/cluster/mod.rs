@@ -259,8 +259,8 @@ impl Store for RedisCluster {
             let value = node.collector.command(&redis::cmd("PING")).await?;
             errors::check(&node.name, || "asking whether it answers".into(), value).map(drop)
         });
-        let answers = join_all(answers).await.into_iter().collect();
-        if let Err(_) = &answers {
+        let answers: Result<()> = join_all(answers).await.into_iter().collect();
+        if answers.is_err() {
             self.0.topology.refresh();
         }
         answers
