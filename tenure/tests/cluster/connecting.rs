@@ -49,6 +49,42 @@ async fn what_will_not_do_is_told_with_the_way_out() {
     }
 }
 
+#[tokio::test]
+async fn what_is_only_looked_at_comes_from_a_replica_where_that_is_asked_for() {
+    let (cluster, _turn) = cluster().await;
+    let url = format!("{}?read=replica", cluster.url());
+    let store = within(Duration::from_secs(5), RedisCluster::connect(&url)).await.unwrap();
+    assert!(store.traits().stale_reads && !connect(&cluster).await.traits().stale_reads);
+    for n in 0..10 {
+        hold(&store, &format!("lock-{n}"), n + 1).await;
+    }
+    let reads = |node: usize| calls(&cluster, node, "evalsha_ro") + calls(&cluster, node, "scan");
+    let look = async || {
+        for n in 0..10 {
+            let name = format!("lock-{n}");
+            until("it is there", async || store.read(&key(&name)).await.unwrap().record.holders.len() == 1).await;
+        }
+        until("all are there", async || store.scan().await.unwrap().len() == 10).await;
+    };
+    until("the replicas are known and asked", async || {
+        look().await;
+        (3..6).all(|node| reads(node) > 0)
+    })
+    .await;
+    let before: u64 = (0..3).map(reads).sum();
+    look().await;
+    assert_eq!((0..3).map(reads).sum::<u64>(), before, "the masters are not asked");
+
+    // Where the replicas do not answer, the masters do.
+    let mut cluster = cluster;
+    for node in &mut cluster.nodes[3..] {
+        node.kill();
+    }
+    let seen = within(Duration::from_secs(5), store.read(&key("lock-0"))).await.unwrap();
+    assert_eq!(seen.record.holders.len(), 1);
+    assert_eq!(within(Duration::from_secs(5), store.scan()).await.unwrap().len(), 10);
+}
+
 /// The rules as the documentation has them.
 fn documented_rules() -> Vec<&'static str> {
     let source = include_str!("../../src/store/redis/cluster/mod.rs");

@@ -132,6 +132,14 @@ async fn until_subscribed(cluster: &Cluster, name: &str) {
     until("the inbox is subscribed to", async || channels(cluster, master, name) == 1).await;
 }
 
+/// How often a node has been sent that command.
+fn calls(cluster: &Cluster, node: usize, command: &str) -> u64 {
+    let stats = cluster.nodes[node].command(&["INFO", "commandstats"]);
+    let line =
+        stats.lines().find_map(|line| line.strip_prefix("cmdstat_")?.strip_prefix(command)?.strip_prefix(":calls="));
+    line.and_then(|line| line.split(',').next()?.parse().ok()).unwrap_or(0)
+}
+
 /// Where the record of a lock lies.
 fn place(name: &str) -> String {
     format!("tenure:{{{name}}}")

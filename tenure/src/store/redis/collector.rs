@@ -127,13 +127,13 @@ impl<T: Transport> Collector<T> {
         self.0.command(command).await
     }
 
-    /// Sends a command to a node that is taking over its key's slot.
+    /// Sends a command right behind what prepares the connection for it.
     ///
     /// # Errors
     ///
     /// As [`Transport::one`].
-    pub(super) async fn command_asking(&self, command: &Cmd) -> Result<Value> {
-        self.0.behind(&[redis::cmd("ASKING")], command).await
+    pub(super) async fn command_behind(&self, before: &str, command: &Cmd) -> Result<Value> {
+        self.0.behind(&[redis::cmd(before)], command).await
     }
 }
 

@@ -61,14 +61,14 @@ const RIGHTS: &str = "for _, line in ipairs(ARGV) do
   if not redis.acl_check_cmd(unpack(words)) then return redis.error_reply('NOPERM ' .. line) end
 end";
 
-/// Whether the server is one that will do, and lets this user do what is needed.
+/// Whether the server is one that will do, and lets this user do what is needed, and `also` what these options want.
 pub(super) async fn probe(
     dialect: Dialect,
     transport: &impl Transport,
     server: &str,
     keys: &Keys,
     inbox: &str,
-    waits: bool,
+    also: &[&str],
 ) -> Result<()> {
     let mut commands = Pipeline::new();
     commands.cmd("HELLO");
@@ -83,9 +83,7 @@ pub(super) async fn probe(
         Dialect::Shard => commands.arg(0),
     };
     needed(dialect, &key, inbox).iter().for_each(|line| _ = commands.arg(line));
-    if waits {
-        commands.arg("WAIT 0 1");
-    }
+    also.iter().for_each(|line| _ = commands.arg(line));
     let mut values = transport.many(&commands).await?.into_iter();
     let hello = errors::check(server, || "connecting".into(), values.next().unwrap_or_default())?;
     version(server, hello)?;

@@ -126,7 +126,15 @@ impl Redis {
         let acknowledged = Acknowledged::by(config.replicas, config.response_timeout);
         let link = Link::new(config, target, env, hub.clone(), inbox.clone());
         link.open().await?;
-        connect::probe(Dialect::Server, &link, &server, &keys, &inbox, acknowledged.is_some()).await?;
+        connect::probe(
+            Dialect::Server,
+            &link,
+            &server,
+            &keys,
+            &inbox,
+            if acknowledged.is_some() { &["WAIT 0 1"] } else { &[] },
+        )
+        .await?;
         let collector = Collector::new(link, Dialect::Server, connect::scripts(Dialect::Server), acknowledged);
         Ok(Self(Arc::new(Inner { server, keys, hub, inbox, collector, replica })))
     }

@@ -52,7 +52,8 @@ use topology::Topology;
 ///
 /// `redis-cluster://[user[:password]@]host[:port],host[:port],…`, and `rediss-cluster://…` for TLS. The hosts are some of
 /// the cluster's nodes, of which one has to answer; the others are learned from it. User, password and options, which are
-/// those of [`Redis`](super::Redis), count for every node. There is no database but the first.
+/// those of [`Redis`](super::Redis) but for `replicas`, count for every node. With `read=replica`, what is only looked at
+/// comes from a replica of the slot's master, or from the master where none answers. There is no database but the first.
 ///
 /// # Keys
 ///
@@ -74,6 +75,8 @@ use topology::Topology;
 ///     +sunsubscribe +asking +cluster|slots +cluster|info +scan +ping +time +mget +set +del +type +pexpireat +hget
 ///     +hmget +hgetall +hset +hdel
 /// ```
+///
+/// and `+readonly` with `read=replica`.
 #[derive(Clone)]
 pub struct RedisCluster(Arc<Inner>);
 
@@ -85,12 +88,17 @@ struct Inner {
     hub: Hub,
     topology: Arc<Topology>,
     inboxes: Arc<Inboxes>,
+    /// Whether what is only looked at comes from replicas.
+    reads_replicas: bool,
     /// When a slot was last seen to have another master, on the nodes' clock, and as which change.
     changed: (AtomicU64, AtomicU64),
 }
 
 /// How long an operation is tried again that was certainly not carried out.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long a replica may take before its master is asked.
+const REPLICAS_PATIENCE: Duration = Duration::from_millis(500);
 
 impl RedisCluster {
     /// Learns the cluster's map from the first node that tells it, and makes sure that its masters will do.
@@ -117,19 +125,28 @@ impl RedisCluster {
             return Err(Error::new(ErrorKind::Unsupported, message));
         }
         let (env, hub, keys) = (Env::system(), Hub::new(), Keys::new(&config.prefix));
-        let (server, seeds) = (config.server.clone(), seeds.clone());
+        let (server, seeds, reads_replicas) = (config.server.clone(), seeds.clone(), config.read_replica);
         let inboxes = Arc::new_cyclic(|inboxes: &std::sync::Weak<Inboxes>| {
             let (inboxes, its_env) = (inboxes.clone(), env.clone());
             let make = move |address: &_| {
                 let ears = Ears { inboxes: inboxes.clone(), node: Clone::clone(address) };
                 Node::new(&config, address, &its_env, Arc::new(ears))
             };
-            let topology = Arc::new(Topology::new(env.clone(), seeds, Box::new(make)));
+            let topology = Arc::new(Topology::new(env.clone(), seeds, reads_replicas, Box::new(make)));
             Inboxes::new(env.clone(), keys.clone(), hub.clone(), topology)
         });
         let topology = inboxes.topology().clone();
         topology.learn().await?;
-        let store = Self(Arc::new(Inner { env, server, keys, hub, topology, inboxes, changed: Default::default() }));
+        let store = Self(Arc::new(Inner {
+            env,
+            server,
+            keys,
+            hub,
+            topology,
+            inboxes,
+            reads_replicas,
+            changed: Default::default(),
+        }));
         store.probe().await?;
         Ok(store)
     }
@@ -138,9 +155,10 @@ impl RedisCluster {
         let inner = &self.0;
         let inbox = inner.inboxes.channel(&Key::new("rights")?);
         let masters = inner.topology.masters();
+        let also: &[&str] = if inner.reads_replicas { &["READONLY"] } else { &[] };
         let probed = masters.iter().map(async |node| {
             let transport = node.collector.transport();
-            connect::probe(Dialect::Shard, transport, &node.name, &inner.keys, &inbox, false).await
+            connect::probe(Dialect::Shard, transport, &node.name, &inner.keys, &inbox, also).await
         });
         let probed = join_all(probed).await;
         let is_away = |error: &Error| error.is_transient();
@@ -199,6 +217,23 @@ impl RedisCluster {
         route::settle((&inner.env, &inner.topology), slot, (node, value), again, PATIENCE).await
     }
 
+    /// What a replica of the slot's master has, if it is to be asked and says something.
+    async fn read_at_replica(&self, key: &Key, slot: u16, command: &Cmd) -> Option<Seen> {
+        let replica = self.replica(&*self.0.topology.owner(slot)?)?;
+        let read = replica.collector.command_behind("READONLY", command);
+        let value = self.0.env.timeout(REPLICAS_PATIENCE, read).await?.ok()?;
+        self.decode(key, value, script::record).ok()
+    }
+
+    fn replica(&self, master: &Node) -> Option<Arc<Node>> {
+        let replica = self.0.reads_replicas.then(|| self.0.topology.replica(&master.address))?;
+        if replica.is_none() {
+            // A cluster does not tell of a replica before that has something.
+            self.0.topology.refresh();
+        }
+        replica
+    }
+
     /// The master of a slot that nobody was known to have.
     async fn find(&self, slot: u16) -> Result<Arc<Node>> {
         let inner = &self.0;
@@ -238,6 +273,9 @@ impl Store for RedisCluster {
     async fn read(&self, key: &Key) -> Result<Seen> {
         let place = self.0.keys.encode(key);
         let command = script::read_command(place.as_bytes());
+        if let Some(seen) = self.read_at_replica(key, slot_of(place.as_bytes()), &command).await {
+            return Ok(seen);
+        }
         let first = async |node: &Node| node.collector.command(&command).await;
         let value = self.command(slot_of(place.as_bytes()), first, || command.clone()).await?;
         self.decode(key, value, script::record)
@@ -245,12 +283,19 @@ impl Store for RedisCluster {
 
     async fn scan(&self) -> Result<Vec<Key>> {
         let masters = self.0.topology.masters();
-        let pages = masters.iter().map(|node| super::scan(&node.collector, &node.name, &self.0.keys));
-        let mut keys = BTreeSet::new();
-        for page in join_all(pages).await {
-            keys.extend(page?);
+        let scanned = masters.iter().map(async |master| {
+            if let Some(replica) = self.replica(master)
+                && let Ok(keys) = super::scan(&replica.collector, &replica.name, &self.0.keys).await
+            {
+                return Ok(keys);
+            }
+            super::scan(&master.collector, &master.name, &self.0.keys).await
+        });
+        let mut all = BTreeSet::new();
+        for keys in join_all(scanned).await {
+            all.extend(keys?);
         }
-        Ok(keys.into_iter().collect())
+        Ok(all.into_iter().collect())
     }
 
     async fn ping(&self) -> Result<()> {
@@ -271,7 +316,7 @@ impl Store for RedisCluster {
         let kept_since = masters.iter().map(|node| node.collector.transport().kept_since()).max().unwrap_or(0);
         // What a slot's new master lacks nobody knows.
         let kept_since = kept_since.max(self.0.changed.0.load(Relaxed));
-        let kind = "redis-cluster";
-        Traits { kind, queue: true, fence: true, push: true, durable: false, stale_reads: false, kept_since }
+        let (kind, stale_reads) = ("redis-cluster", self.0.reads_replicas);
+        Traits { kind, queue: true, fence: true, push: true, durable: false, stale_reads, kept_since }
     }
 }

@@ -58,4 +58,4 @@ impl Node {
     }
 }
 
-const LEAST_GRACE: Duration = Duration::from_millis(100);
+const LEAST_GRACE: Duration = Duration::from_millis(200);

@@ -93,7 +93,7 @@ pub(super) async fn settle(
         node = next.or_else(|| topology.owner(slot)).unwrap_or(node);
         let command = command();
         value = match asking {
-            true => node.collector.command_asking(&command).await,
+            true => node.collector.command_behind("ASKING", &command).await,
             false => node.collector.command(&command).await,
         };
     }

@@ -37,6 +37,8 @@ pub(super) struct Topology {
     env: Env,
     seeds: Vec<Address>,
     make: Make,
+    /// Whether connections to replicas are kept.
+    reads_replicas: bool,
     state: Mutex<State>,
     /// Counts the refreshes that have come to an end.
     refreshed: watch::Sender<u64>,
@@ -56,7 +58,7 @@ struct State {
 }
 
 impl Topology {
-    pub(super) fn new(env: Env, seeds: Vec<Address>, make: Make) -> Self {
+    pub(super) fn new(env: Env, seeds: Vec<Address>, reads_replicas: bool, make: Make) -> Self {
         let state = State {
             nodes: HashMap::new(),
             owners: vec![None; SLOTS.into()],
@@ -65,7 +67,15 @@ impl Topology {
             last: env.now(),
             pause: Duration::ZERO,
         };
-        Self { env, seeds, make, state: Mutex::new(state), refreshed: watch::channel(0).0, changes: AtomicU64::new(0) }
+        Self {
+            env,
+            seeds,
+            make,
+            reads_replicas,
+            state: Mutex::new(state),
+            refreshed: watch::channel(0).0,
+            changes: AtomicU64::new(0),
+        }
     }
 
     /// The master of a slot, where one is known.
@@ -103,6 +113,13 @@ impl Topology {
             state.replicas.keys().filter_map(|address| state.nodes.get(address)).cloned().collect();
         masters.sort_by(|a, b| a.address.cmp(&b.address));
         masters
+    }
+
+    /// A replica of that master, any one.
+    pub(super) fn replica(&self, master: &Address) -> Option<Arc<Node>> {
+        let replicas = self.state().replicas.get(master)?.clone();
+        let any = (self.env.bits() as usize).checked_rem(replicas.len())?;
+        self.node(&replicas[any]).ok()
     }
 
     /// Takes a node's word for it that another one has the slot.
@@ -228,9 +245,11 @@ impl Topology {
         if state.owners.iter().zip(&before).any(another) {
             self.changes.fetch_add(1, Ordering::Relaxed);
         }
-        // Those that are no masters any more go, with their connections, once nobody uses them.
+        // Those that are gone, or have no use any more, go with their connections once nobody uses them.
         let State { nodes, replicas, .. } = &mut *state;
-        nodes.retain(|address, _| replicas.contains_key(address));
+        let is_replica =
+            |address: &Address| self.reads_replicas && replicas.values().flatten().any(|replica| replica == address);
+        nodes.retain(|address, _| replicas.contains_key(address) || is_replica(address));
         Ok(())
     }
 
