@@ -14,6 +14,8 @@ use crate::store::{Memory, Store};
 /// | the processes of one machine | `sqlite:path` |
 /// | Redis, Valkey | `redis://[user[:password]@]host[:port][/db]`, `rediss://…`, `redis+unix:///path` |
 /// | Redis behind Sentinels | `redis-sentinel://[user[:password]@]sentinel[:port],sentinel,…/master[/db]`, `rediss-sentinel://…` |
+/// | several Redis, of which a majority decides (Redlock) | `redlock://[user[:password]@]host[:port],host,…[/db]`, `redlocks://…`, `redlock:?node=URL&node=URL&…` |
+/// | keys spread over several stores | `ring://…`, `rings://…`, `ring:?node=URL&…` |
 /// | Redis Cluster | `redis-cluster://[user[:password]@]node[:port],node,…`, `rediss-cluster://…` |
 ///
 /// # Errors
@@ -49,6 +51,10 @@ pub async fn open_store(url: &str) -> Result<Arc<dyn Store>> {
         }
         #[cfg(feature = "redis")]
         "redis-cluster" | "rediss-cluster" => Ok(Arc::new(crate::store::RedisCluster::connect(url).await?)),
+        #[cfg(feature = "redis")]
+        "redlock" | "redlocks" => Ok(Arc::new(Box::pin(crate::store::Quorum::connect(url)).await?)),
+        #[cfg(feature = "redis")]
+        "ring" | "rings" => Ok(Arc::new(Box::pin(crate::store::Ring::connect(url)).await?)),
         _ => Err(unknown(scheme)),
     }
 }
@@ -64,6 +70,8 @@ fn unknown(scheme: &str) -> Error {
         ("rediss-sentinel://host,host,host/master", cfg!(feature = "redis")),
         ("redis-cluster://host,host,host", cfg!(feature = "redis")),
         ("rediss-cluster://host,host,host", cfg!(feature = "redis")),
+        ("redlock://host,host,host", cfg!(feature = "redis")),
+        ("ring://host,host", cfg!(feature = "redis")),
     ];
     let known: Vec<&str> = known.iter().filter(|(_, built)| *built).map(|(form, _)| *form).collect();
     // What stands before a colon may be a whole URL without a scheme, with a password in it.

@@ -5,11 +5,12 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
 
 use libtest_mimic::{Arguments, Completion, Trial};
 use tempfile::TempDir;
 use tenure::conformance::{PROMISES, Promise, Subject};
-use tenure::store::{Atomic, Breaker, Fallback, Memory, Store};
+use tenure::store::{Atomic, Breaker, Fallback, Memory, Quorum, Ring, Store};
 
 #[allow(dead_code, reason = "it also runs by itself")]
 #[path = "../examples/register.rs"]
@@ -24,13 +25,21 @@ fn stores() -> Vec<(&'static str, Setting)> {
         ("memory", memory()),
         ("breaker", breaker()),
         ("fallback", fallback()),
+        ("quorum", quorum()),
+        ("ring", ring()),
         ("register", one_file()),
         #[cfg(feature = "sqlite")]
         ("sqlite", sqlite()),
         #[cfg(feature = "redis")]
         ("redis", redis()),
         #[cfg(feature = "redis")]
-        ("redis-cluster", redis_cluster()),
+        ("sentinel", sentinel("")),
+        #[cfg(feature = "redis")]
+        ("sentinel_replicas", sentinel("?replicas=1")),
+        #[cfg(feature = "redis")]
+        ("redlock", redlock()),
+        #[cfg(feature = "redis")]
+        ("cluster", cluster()),
     ]
 }
 
@@ -50,6 +59,41 @@ fn fallback() -> Setting {
     let memory = Memory::new();
     let open = |primary| async { Fallback::new(Arc::new(primary), Arc::new(Memory::new())) };
     Arc::new(move || subject(memory.clone(), open))
+}
+
+/// Five nodes; each handle is a client of its own.
+fn quorum() -> Setting {
+    let nodes: Vec<Memory> = (0..5).map(|_| Memory::new()).collect();
+    let open = |nodes: Vec<Memory>| async {
+        let builder = Quorum::builder().longest_ttl(Duration::from_secs(3600));
+        let name = |i: usize| format!("node-{i}");
+        let named = nodes.into_iter().enumerate().map(|(i, node)| (name(i), Arc::new(node)));
+        named.fold(builder, |builder, (name, node)| builder.node(name, node)).build().expect("it can be built")
+    };
+    Arc::new(move || subject(nodes.clone(), open))
+}
+
+fn ring() -> Setting {
+    let nodes: Vec<Memory> = (0..3).map(|_| Memory::new()).collect();
+    let open = |nodes: Vec<Memory>| async {
+        let builder = Ring::builder().longest_ttl(Duration::from_secs(3600));
+        let named = nodes.into_iter().enumerate().map(|(i, node)| (format!("node-{i}"), Arc::new(node)));
+        named.fold(builder, |builder, (name, node)| builder.node(name, 1, node)).build().expect("it can be built")
+    };
+    Arc::new(move || subject(nodes.clone(), open))
+}
+
+/// Five servers that write to disk before they answer, and so vote from the start.
+#[cfg(feature = "redis")]
+fn redlock() -> Setting {
+    let servers = std::sync::OnceLock::new();
+    Arc::new(move || {
+        let start = |_| testkit::Redis::start_with(&["--appendonly", "yes", "--appendfsync", "always"]);
+        let servers: &Vec<testkit::Redis> = servers.get_or_init(|| (0..5).map(start).collect());
+        let hosts: Vec<String> = servers.iter().map(|server| format!("127.0.0.1:{}", server.port())).collect();
+        let url = format!("redlock://{}?longest_ttl=60m&node_timeout=2s", hosts.join(","));
+        subject(url, |url| async move { Quorum::connect(&url).await.expect("the servers answer") })
+    })
 }
 
 /// A file for each trial, for it is written as a whole.
@@ -83,12 +127,22 @@ fn redis() -> Setting {
 
 /// Six nodes for all, of which each lock has a shard.
 #[cfg(feature = "redis")]
-fn redis_cluster() -> Setting {
+fn cluster() -> Setting {
     let cluster = std::sync::OnceLock::new();
     Arc::new(move || {
-        let url = cluster.get_or_init(testkit::Cluster::start).url();
+        let url = cluster.get_or_init(|| testkit::Cluster::start_with_timeout(10_000)).url();
         let open = |url: String| async move { tenure::store::RedisCluster::connect(&url).await.expect("it answers") };
         subject(url, open)
+    })
+}
+
+/// A master, two replicas and three Sentinels for all.
+#[cfg(feature = "redis")]
+fn sentinel(options: &'static str) -> Setting {
+    let group = std::sync::OnceLock::new();
+    Arc::new(move || {
+        let url = group.get_or_init(testkit::SentinelGroup::start).url() + options;
+        subject(url, |url| async move { tenure::store::Redis::connect(&url).await.expect("the master answers") })
     })
 }
 

@@ -22,7 +22,12 @@ impl Cluster {
     ///
     /// A node that does not answer for a second is taken for dead by the others.
     pub fn start() -> Self {
-        let nodes: Vec<Redis> = (0..6).map(|_| node()).collect();
+        Self::start_with_timeout(1_000)
+    }
+
+    /// The same with another `cluster-node-timeout` in milliseconds: a longer one for a machine that has much else to do.
+    pub fn start_with_timeout(millis: u64) -> Self {
+        let nodes: Vec<Redis> = (0..6).map(|_| node(millis)).collect();
         let cluster = Self { nodes };
         for (n, node) in cluster.nodes.iter().enumerate() {
             node.command(&["CLUSTER", "SET-CONFIG-EPOCH", &(n + 1).to_string()]);
@@ -135,9 +140,9 @@ impl Cluster {
     }
 }
 
-fn node() -> Redis {
-    let bus = free_port().to_string();
-    let options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-port", &bus];
+fn node(millis: u64) -> Redis {
+    let (bus, millis) = (free_port().to_string(), millis.to_string());
+    let options = ["--cluster-enabled", "yes", "--cluster-node-timeout", &millis, "--cluster-port", &bus];
     let replicas = ["--repl-diskless-sync-delay", "0", "--cluster-allow-replica-migration", "no"];
     Redis::start_with(&[&options[..], &replicas[..]].concat())
 }

@@ -37,7 +37,9 @@ pub async fn fences_rise_across_the_records_end(subject: Subject) {
     for memory in [Duration::ZERO, SHORT] {
         let claim = Acquire { memory, ..mutex() };
         let held = lock.enter(&claim).await;
-        assert!(held.fence > last && held.fence >= held.since, "{held:?} after {last}");
+        // Of several clocks, which one it is not behind is open.
+        let is_late = held.fence >= held.since || !lock.store.traits().queue;
+        assert!(held.fence > last && is_late, "{held:?} after {last}");
         last = held.fence;
         lock.release(claim.id).await;
         eventually("the record is forgotten", || async { (lock.read().await.record.fence == 0).then_some(()) }).await;
@@ -77,7 +79,10 @@ pub async fn acquiring_twice_is_once(subject: Subject) {
     let there = here.elsewhere(&subject).await;
     let claim = reader();
     let (first, second) = (here.enter(&claim).await, there.enter(&claim).await);
-    assert_eq!((first.fence, first.since), (second.fence, second.since));
+    assert_eq!(first.since, second.since);
+    // Where there is a vote, another voter may propose a later one.
+    let is_same = if here.store.traits().queue { first.fence == second.fence } else { first.fence <= second.fence };
+    assert!(is_same, "{first:?} {second:?}");
     assert!(first.until <= second.until);
     let entry = &here.read().await.record.holders;
     assert!(entry.len() == 1 && entry[0].until == second.until, "{entry:?}");
@@ -145,8 +150,9 @@ pub async fn releasing_twice_is_once(subject: Subject) {
     if lock.store.traits().queue {
         assert_eq!(lock.release(third.id).await, Was::Waiting);
         assert_eq!(lock.release(third.id).await, Was::Unknown);
+        assert_eq!(lock.who().await.1, []);
     }
-    assert_eq!(lock.who().await, (vec![second.id], vec![]));
+    assert_eq!(lock.who().await.0, [second.id]);
 }
 
 /// A release ends its own claim among many, whichever it is, and an unknown id ends none.
@@ -168,10 +174,14 @@ pub async fn a_release_touches_no_other_claim(subject: Subject) {
     assert_eq!(lock.release(fresh_id()).await, Was::Unknown);
     lock.release(r2.id).await;
     let queued = lock.store.traits().queue;
-    let waiting = |claims: &[&Acquire]| if queued { ids(claims) } else { vec![] };
-    assert_eq!(lock.who().await, (ids(&[r1, r3]), waiting(&[w1, w2, w3])));
+    // Where there is no queue, who waits may stand somewhere all the same.
+    let are_in_and_wait = |who: (Vec<_>, Vec<_>), waiting: &[&Acquire]| {
+        assert_eq!(who.0, ids(&[r1, r3]));
+        assert!(!queued || who.1 == ids(waiting), "{who:?}");
+    };
+    are_in_and_wait(lock.who().await, &[w1, w2, w3]);
     lock.release(w2.id).await;
-    assert_eq!(lock.who().await, (ids(&[r1, r3]), waiting(&[w1, w3])));
+    are_in_and_wait(lock.who().await, &[w1, w3]);
 }
 
 /// A release that buries its id keeps a request that was still under way from coming back, for as long as it says. No

@@ -17,6 +17,7 @@ mod answer;
 mod entry;
 mod op;
 mod record;
+pub mod vote;
 
 pub use entry::{Entry, Grave, NEVER};
 pub use op::{

@@ -26,6 +26,7 @@ mod breaker;
 mod fallback;
 mod memory;
 mod push;
+mod quorum;
 #[cfg(feature = "redis")]
 mod redis;
 #[cfg(feature = "sqlite")]
@@ -38,6 +39,7 @@ pub use breaker::{Breaker, BreakerBuilder, BreakerState};
 pub use fallback::Fallback;
 pub use memory::Memory;
 pub use push::{Hub, Push, Watch};
+pub use quorum::{ChangeStep, Members, NodeStatus, Quorum, QuorumBuilder, Ring, RingBuilder};
 #[cfg(all(feature = "redis", feature = "conformance"))]
 #[doc(hidden)]
 pub use redis::script as redis_script;
@@ -98,7 +100,8 @@ pub struct Traits {
     pub queue: bool,
     /// Fences rise strictly over all holds of a lock.
     pub fence: bool,
-    /// A grant is pushed to its claimant; without, the client asks again every few milliseconds.
+    /// A grant is pushed to its claimant, or its claimant is woken to ask; without, the client asks again every few
+    /// milliseconds.
     pub push: bool,
     /// What was acknowledged survives the store's crash.
     pub durable: bool,

@@ -109,6 +109,7 @@ pub struct Watch(Ears);
 enum Ears {
     One(Place),
     Two(Box<Beside>),
+    All(Box<[Watch]>, Arc<AtomicU64>),
 }
 
 /// Two stores, and whether the claim went to the second.
@@ -143,9 +144,23 @@ impl Watch {
         Self(Ears::Two(Box::new(Beside { first: self, second, went })))
     }
 
+    /// Listens at several stores, among which the claim is. None of them decides, so a grant only says that it is worth
+    /// asking; `told` keeps its fence.
+    pub(crate) fn at_all(stores: Vec<Self>, told: Arc<AtomicU64>) -> Self {
+        Self(Ears::All(stores.into(), told))
+    }
+
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Push> {
         match &mut self.0 {
             Ears::One(place) => place.slot.poll(context),
+            Ears::All(all, told) => {
+                let mut pushes = all.iter_mut().map(|watch| watch.poll_next(context));
+                let Some(Poll::Ready(push)) = pushes.find(Poll::is_ready) else { return Poll::Pending };
+                if let Push::Granted(fence) = push {
+                    told.store(fence, Ordering::Release);
+                }
+                Poll::Ready(Push::Changed)
+            }
             Ears::Two(both) => match both.first.poll_next(context) {
                 Poll::Ready(push) if !both.went.load(Ordering::Acquire) => Poll::Ready(push),
                 Poll::Ready(_) => Poll::Ready(Push::Changed),

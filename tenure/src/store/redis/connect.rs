@@ -20,7 +20,14 @@ use crate::key::Key;
 pub(super) fn one(config: &Config) -> Result<Client> {
     match &config.place {
         Place::One(addr) => client(config, config.target(addr.clone(), &config.login)?),
-        _ => Err(Error::new(ErrorKind::Unsupported, format!("{}: not yet", config.server))),
+        Place::Cluster { seeds } => {
+            let message = format!("a cluster, of which {} nodes were named, cannot be used yet", seeds.len());
+            Err(Error::new(ErrorKind::Unsupported, message))
+        }
+        Place::Sentinel { master, .. } => {
+            let message = format!("where {master:?} is has to be asked for: no one server is named");
+            Err(Error::new(ErrorKind::Unsupported, message))
+        }
     }
 }
 

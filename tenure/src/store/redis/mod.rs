@@ -76,6 +76,13 @@ use transport::Link;
 ///     +scan +ping +time +mget +set +del +type +pexpireat +hget +hmget +hgetall +hset +hdel
 /// ```
 ///
+/// `replicas=k` wants `+wait` besides. At the Sentinels this much is enough:
+///
+/// ```text
+/// ACL SETUSER watcher on >password &+switch-master +subscribe +sentinel|get-master-addr-by-name +sentinel|master
+///     +sentinel|replicas
+/// ```
+///
 /// # What to know
 ///
 /// A reply that was acknowledged is in the memory of one server. What survives the server's crash is what its

@@ -161,8 +161,9 @@ impl Sentinels {
         })
     }
 
-    fn refused(&self, error: RedisError) -> Error {
-        let error = errors::unreachable(&self.config, error);
+    fn refused(&self, sentinel: &Sentinel, error: RedisError) -> Error {
+        let config = Config { server: sentinel.address.to_string(), ..self.config.clone() };
+        let error = errors::unreachable(&config, error);
         match error.kind() {
             ErrorKind::Denied => Error::with_source(
                 ErrorKind::Denied,
@@ -201,10 +202,10 @@ impl Sentinel {
                 Err(_) => self.forget(),
             }
         }
-        let mut connection = self.connect(sentinels).await.map_err(|error| sentinels.refused(error))?;
+        let mut connection = self.connect(sentinels).await.map_err(|error| sentinels.refused(self, error))?;
         *self.connection.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection.clone());
         let values = connection.send_packed_commands(commands, 0, count).await;
-        values.map_err(|error| sentinels.refused(error))
+        values.map_err(|error| sentinels.refused(self, error))
     }
 
     async fn connect(&self, sentinels: &Sentinels) -> Result<MultiplexedConnection, RedisError> {

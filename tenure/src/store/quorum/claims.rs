@@ -1,0 +1,165 @@
+//! What this process knows of each claim: where it stands, and under which id.
+//!
+//! A claim has an id of its own at each node, of which all but the last byte are always the client's. Once a release was
+//! sent to a node, the last byte goes on by one, so that however late that release arrives it ends nothing that came after.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::env::Moment;
+use crate::proto::{Acquire, ClaimId};
+
+/// All but the last byte of a claim's id.
+pub(super) type Base = [u8; 15];
+
+pub(super) fn base(id: ClaimId) -> Base {
+    let mut base = Base::default();
+    base.copy_from_slice(&id.as_bytes()[..15]);
+    base
+}
+
+/// The id with that much added to its last byte.
+fn numbered(id: ClaimId, n: u8) -> ClaimId {
+    let mut bytes = *id.as_bytes();
+    bytes[15] = bytes[15].wrapping_add(n);
+    ClaimId::new(u128::from_be_bytes(bytes))
+}
+
+/// How a claim stands at one node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Nothing of it is there.
+    #[default]
+    Out,
+    /// A request is under way, and its answer will be heard.
+    Asked,
+    /// Something may be there: a request got no answer.
+    Unknown,
+    /// It is in.
+    In,
+    /// It waits there.
+    Waits,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Place {
+    n: u8,
+    pub(super) standing: Standing,
+}
+
+#[derive(Debug)]
+pub(super) struct Claim {
+    id: ClaimId,
+    /// What it asks for; not known of a claim that another process made.
+    pub(super) asks: Option<Acquire>,
+    /// The token under which it was granted; zero before.
+    pub(super) fence: u64,
+    /// The node in whose queue it stands.
+    pub(super) home: Option<usize>,
+    /// In how many rounds it had its home, and not the others.
+    pub(super) rounds: u32,
+    /// The fence under which it was let in somewhere, as a push said.
+    pub(super) told: Arc<AtomicU64>,
+    places: Vec<Place>,
+    /// It was released: what is still there is to go.
+    pub(super) is_over: bool,
+    /// When it has ended by itself.
+    pub(super) until: Moment,
+}
+
+impl Claim {
+    fn new(id: ClaimId) -> Self {
+        Self {
+            id,
+            asks: None,
+            fence: 0,
+            home: None,
+            rounds: 0,
+            told: Arc::default(),
+            places: Vec::new(),
+            is_over: false,
+            until: Moment(0),
+        }
+    }
+
+    /// Its id at that node.
+    pub(super) fn id(&self, node: usize) -> ClaimId {
+        numbered(self.id, self.places.get(node).map_or(0, |place| place.n))
+    }
+
+    pub(super) fn standing(&self, node: usize) -> Standing {
+        self.places.get(node).map(|place| place.standing).unwrap_or_default()
+    }
+
+    pub(super) fn stand(&mut self, node: usize, standing: Standing) {
+        self.place(node).standing = standing;
+    }
+
+    /// Whether an answer to that id is about the claim as it is now.
+    pub(super) fn is_at(&self, node: usize, id: ClaimId) -> bool {
+        self.id(node) == id
+    }
+
+    /// It is being released there under its present id, and will have the next one.
+    pub(super) fn leave(&mut self, node: usize) -> (ClaimId, Standing) {
+        let id = self.id(node);
+        let place = self.place(node);
+        place.n = place.n.wrapping_add(1);
+        (id, std::mem::take(&mut place.standing))
+    }
+
+    /// As another process made it.
+    pub(super) fn is_known_as(&mut self, node: usize, id: ClaimId, standing: Standing) {
+        let n = id.as_bytes()[15].wrapping_sub(self.id.as_bytes()[15]);
+        *self.place(node) = Place { n, standing };
+    }
+
+    /// The nodes where something of it may be.
+    pub(super) fn nodes(&self) -> Vec<usize> {
+        (0..self.places.len()).filter(|node| self.standing(*node) != Standing::Out).collect()
+    }
+
+    /// The token of a grant that was pushed, once.
+    pub(super) fn take_told(&self) -> Option<u64> {
+        Some(self.told.swap(0, Ordering::AcqRel)).filter(|fence| *fence > 0)
+    }
+
+    fn place(&mut self, node: usize) -> &mut Place {
+        if self.places.len() <= node {
+            self.places.resize(node + 1, Place::default());
+        }
+        &mut self.places[node]
+    }
+}
+
+/// All claims, by base.
+#[derive(Debug, Default)]
+pub(super) struct Claims {
+    by_base: HashMap<Base, Claim>,
+    /// They are looked through for expired ones when there are this many: twice as many as were left the last time.
+    purge_at: usize,
+}
+
+impl Claims {
+    /// The claim of that id, which is made where it is not known.
+    pub(super) fn of(&mut self, id: ClaimId, now: Moment, lasts: Duration) -> &mut Claim {
+        if self.by_base.len() >= self.purge_at {
+            // Who listens for a claim will ask for it.
+            self.by_base.retain(|_, claim| claim.until > now || Arc::strong_count(&claim.told) > 1);
+            self.purge_at = 2 * self.by_base.len() + 64;
+        }
+        let claim = self.by_base.entry(base(id)).or_insert_with(|| Claim::new(id));
+        claim.until = claim.until.max(now + lasts);
+        claim
+    }
+
+    pub(super) fn get(&mut self, id: ClaimId) -> Option<&mut Claim> {
+        self.by_base.get_mut(&base(id))
+    }
+
+    pub(super) fn forget(&mut self, id: ClaimId) {
+        self.by_base.remove(&base(id));
+    }
+}

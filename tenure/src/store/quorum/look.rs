@@ -1,0 +1,148 @@
+//! Looking at a quorum: a lock as most nodes have it, and the nodes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use futures_util::future::join_all;
+use serde::Serialize;
+
+use super::claims::{Base, base};
+use super::members::is_reserved;
+use super::node::Weight;
+use super::{Inner, Quorum, unavailable};
+use crate::error::Result;
+use crate::key::Key;
+use crate::proto::vote::Electorate;
+use crate::proto::{Claim, ClaimId, Entry, Record};
+use crate::store::{Seen, Store};
+
+/// How one node of a quorum stands, as this client sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct NodeStatus {
+    /// The name under which it is a member.
+    pub name: String,
+    /// Whether it answers now.
+    pub up: bool,
+    /// Why it does not, where it does not.
+    pub error: Option<String>,
+    /// Whether it has a vote: not before it has kept its memory for the longest ttl.
+    pub votes: bool,
+}
+
+impl Quorum {
+    /// Asks each node whether it is there.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is left behind.
+    pub async fn nodes(&self) -> Vec<NodeStatus> {
+        let wall = self.0.env.wall();
+        join_all(self.0.view().nodes().into_iter().map(|node| async move {
+            let node = self.0.node(node);
+            let answer = node.query(&self.0.env, self.0.node_timeout, node.store.ping()).await;
+            let votes = node.vote(wall, self.0.longest, std::time::Duration::ZERO) > Weight::None;
+            let error = answer.err().map(|error| error.to_string());
+            NodeStatus { name: node.name.to_string(), up: error.is_none(), error, votes }
+        }))
+        .await
+    }
+
+    /// How many rounds of voting this client took part in, and how many of them decided nothing though nobody held the
+    /// lock.
+    pub fn rounds(&self) -> (u64, u64) {
+        (self.0.rounds.load(Relaxed), self.0.collisions.load(Relaxed))
+    }
+}
+
+impl Inner {
+    /// Asks all of them; the answers of those that gave one, which are enough to carry a vote.
+    pub(super) async fn ask_all<T, F>(
+        &self,
+        who: &Electorate,
+        query: impl Fn(Arc<dyn Store>) -> F,
+    ) -> Result<Vec<(usize, T)>>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let asked = who.nodes().into_iter().map(|node| {
+            let member = self.node(node);
+            let query = query(member.store.clone());
+            async move { (node, member.query(&self.env, self.node_timeout, query).await) }
+        });
+        let (mut answers, mut errors) = (Vec::new(), Vec::new());
+        for (node, answer) in join_all(asked).await {
+            match answer {
+                Ok(answer) => answers.push((node, answer)),
+                Err(error) => errors.push(error.to_string()),
+            }
+        }
+        match who.is_carried_by(|node| answers.iter().any(|(other, _)| *other == node)) {
+            true => Ok(answers),
+            false => Err(unavailable(format!("too few nodes of the quorum answered: {}", errors.join("; ")))),
+        }
+    }
+
+    /// The record as the nodes that answer have it: those who are in at enough of them, and everyone who waits anywhere.
+    pub(super) async fn read(&self, key: &Key) -> Result<Seen> {
+        let seen = self
+            .ask_all(&self.electorate(&self.view(), key, Claim::ALL), |store| async move { store.read(key).await })
+            .await?;
+        let mut now: Vec<u64> = seen.iter().map(|(_, seen)| seen.now).collect();
+        now.sort_unstable();
+        let mut record = Record::default();
+        let mut holders: BTreeMap<Base, (Entry, Vec<usize>)> = BTreeMap::new();
+        let mut queue: BTreeMap<Base, Entry> = BTreeMap::new();
+        for (node, Seen { record: one, .. }) in &seen {
+            record.fence = record.fence.max(one.fence);
+            record.expires = record.expires.max(one.expires);
+            if !one.is_empty() {
+                record.limit = one.limit;
+            }
+            for entry in &one.holders {
+                holders.entry(base(entry.id)).or_insert_with(|| (entry.clone(), Vec::new())).1.push(*node);
+            }
+            for entry in &one.queue {
+                queue.entry(base(entry.id)).or_insert_with(|| entry.clone());
+            }
+        }
+        let who = self.electorate(&self.view(), key, if record.limit == 0 { Claim::ALL } else { record.limit });
+        let is_in = |nodes: &[usize]| who.is_carried_by(|node| nodes.contains(&node));
+        for (id, (entry, nodes)) in holders {
+            // Who is in at one node alone is on the way.
+            if is_in(&nodes) {
+                queue.remove(&id);
+                record.holders.push(entry);
+            } else {
+                queue.entry(id).or_insert(Entry { fence: 0, ..entry });
+            }
+        }
+        record.holders.sort_by_key(|entry| (entry.since, entry.fence));
+        record.queue = queue.into_values().collect();
+        record.queue.sort_by_key(|entry| (entry.since, entry.ticket));
+        Ok(Seen { record, now: now[now.len() / 2] })
+    }
+
+    /// Where a claim of that id stands, and under which ids, as the nodes tell.
+    pub(super) async fn find(&self, key: &Key, id: ClaimId) -> Result<Vec<(usize, Entry)>> {
+        let seen = self
+            .ask_all(&self.electorate(&self.view(), key, Claim::ALL), |store| async move { store.read(key).await })
+            .await?;
+        let all = seen.into_iter().flat_map(|(node, Seen { record, .. })| {
+            record.holders.into_iter().chain(record.queue).map(move |entry| (node, entry))
+        });
+        Ok(all.filter(|(_, entry)| base(entry.id) == base(id)).collect())
+    }
+
+    pub(super) async fn scan(&self) -> Result<Vec<Key>> {
+        let names = self.ask_all(&self.everybody(&self.view()), |store| async move { store.scan().await }).await?;
+        let names: BTreeSet<Key> =
+            names.into_iter().flat_map(|(_, names)| names).filter(|name| !is_reserved(name)).collect();
+        Ok(names.into_iter().collect())
+    }
+
+    pub(super) async fn ping(&self) -> Result<()> {
+        self.ask_all(&self.everybody(&self.view()), |store| async move { store.ping().await }).await.map(drop)
+    }
+}
