@@ -88,7 +88,7 @@ fn ring() -> Setting {
 fn redlock() -> Setting {
     let servers = std::sync::OnceLock::new();
     Arc::new(move || {
-        let start = |_| testkit::Redis::start_with(&["--appendonly", "yes", "--appendfsync", "always"]);
+        let start = |_| testkit::Redis::start_durable();
         let servers: &Vec<testkit::Redis> = servers.get_or_init(|| (0..5).map(start).collect());
         let hosts: Vec<String> = servers.iter().map(|server| format!("127.0.0.1:{}", server.port())).collect();
         let url = format!("redlock://{}?longest_ttl=60m&node_timeout=2s", hosts.join(","));

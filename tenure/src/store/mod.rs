@@ -38,6 +38,7 @@ pub use atomic::{Atomic, Loaded, Register, Step, step};
 pub use breaker::{Breaker, BreakerBuilder, BreakerState};
 pub use fallback::Fallback;
 pub use memory::Memory;
+pub(crate) use push::Told;
 pub use push::{Hub, Push, Watch};
 pub use quorum::{ChangeStep, Members, NodeStatus, Quorum, QuorumBuilder, Ring, RingBuilder};
 #[cfg(all(feature = "redis", feature = "conformance"))]

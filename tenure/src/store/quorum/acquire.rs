@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 
-use super::Inner;
 use super::claims::Standing;
 use super::node::{Preference, Vote, Weight};
 use super::round::{Answer, release};
-use crate::error::{Error, ErrorKind, Result};
+use super::{Inner, unavailable};
+use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::options::invalid;
 use crate::proto::vote::Electorate;
@@ -105,11 +105,10 @@ impl Inner {
                 }
                 _ => {}
             }
-            let has_home = self.lose(ballot, waits).await;
-            let reply = match outcome {
-                Round::Lost(reply) => reply,
-                _ => return Err(short(errors)),
-            };
+            // Only who is told that it is busy knows that there is something to come back for.
+            let stays = waits && matches!(outcome, Round::Lost(Reply { outcome: Outcome::Busy { .. }, .. }));
+            let has_home = self.lose(ballot, stays).await;
+            let Round::Lost(reply) = outcome else { return Err(short(errors)) };
             let (Outcome::Busy { ahead, .. }, true) = (reply.outcome, waits) else { return Ok(reply) };
             match has_home {
                 Some(Standing::Waits) => return Ok(reply),
@@ -157,6 +156,9 @@ impl Inner {
             self.note(node, &op, &reply);
             errors.extend(reply.as_ref().err().map(ToString::to_string));
             votes[node] = Vote::of(reply, |now| self.node(node).vote(now, self.longest, ballot.op.memory));
+            if let Vote::In { weight: Weight::None, .. } = votes[node] {
+                errors.push(self.node(node).is_young(self.longest));
+            }
         };
         let round = loop {
             while let Some(answer) = asked.ready() {
@@ -172,7 +174,11 @@ impl Inner {
                     match self.latest_known(ballot, &votes).await {
                         Some(latest) if latest >= token => break Round::Outbid(latest),
                         Some(_) => is_known = true,
-                        None => break Round::Short,
+                        None => {
+                            let message = "of the nodes that were not started lately, too few tell their last token";
+                            errors.push(message.to_owned());
+                            break Round::Short;
+                        }
                     }
                 }
                 None => break undecided(who, &votes, nodes),
@@ -216,40 +222,53 @@ impl Inner {
         )
     }
 
-    /// The latest token that nodes remember, of which enough have kept all that they acknowledged; those that are for the
-    /// present one remember none that is later.
+    /// The latest token that enough nodes remember which have kept all that they acknowledged; those that are for the present
+    /// one remember none that is later. Where so many have lost their memory that nobody can know, the clock has to do,
+    /// as it does for a single store: they have had no vote for a longest ttl.
     async fn latest_known(&self, ballot: &Ballot<'_>, votes: &[Vote]) -> Option<u64> {
         let voted = |node: usize| matches!(votes[node], Vote::In { weight: Weight::Full, .. });
         let others: Vec<usize> = ballot.nodes.iter().copied().filter(|node| !voted(*node)).collect();
         let reads = others.iter().map(|node| async {
             let node = self.node(*node);
             let seen = node.query(&self.env, self.node_timeout, node.store.read(ballot.key)).await.ok()?;
-            (node.vote(seen.now, self.longest, ballot.op.memory) == Weight::Full).then_some(seen.record.fence)
+            Some((node.vote(seen.now, self.longest, ballot.op.memory), seen.record.fence))
         });
-        let read: Vec<(usize, Option<u64>)> = others.iter().copied().zip(join_all(reads).await).collect();
-        let asked = |node: usize| voted(node) || read.iter().any(|(other, seen)| *other == node && seen.is_some());
-        ballot.who.is_known_by(asked).then(|| read.iter().filter_map(|(_, seen)| *seen).max().unwrap_or(0))
+        let read: Vec<(usize, Option<(Weight, u64)>)> = others.iter().copied().zip(join_all(reads).await).collect();
+        let of = |node: usize| read.iter().find(|(other, _)| *other == node).and_then(|(_, read)| *read);
+        let remembers = |node: usize| voted(node) || of(node).is_some_and(|(weight, _)| weight == Weight::Full);
+        let may_remember = |node: usize| voted(node) || of(node).is_none_or(|(weight, _)| weight == Weight::Full);
+        let is_known = ballot.who.is_known_by(remembers) || !ballot.who.is_known_by(may_remember);
+        let latest = read.iter().filter_map(|(_, read)| *read).filter(|(weight, _)| *weight == Weight::Full);
+        is_known.then(|| latest.map(|(_, fence)| fence).max().unwrap_or(0))
     }
 
-    fn won(&self, ballot: &Ballot<'_>, reply: Reply) -> Reply {
-        if let (Some(claim), Outcome::Held { fence, .. }) = (self.claims().get(ballot.op.id), reply.outcome) {
-            (claim.fence, claim.home, claim.rounds) = (fence, None, 0);
+    fn won(&self, ballot: &Ballot<'_>, mut reply: Reply) -> Reply {
+        if let (Some(claim), Outcome::Held { fence, since, .. }) = (self.claims().get(ballot.op.id), &mut reply.outcome)
+        {
+            if claim.since == 0 {
+                claim.since = *since;
+            }
+            (claim.fence, claim.home, claim.rounds, *since) = (*fence, None, 0, claim.since);
         }
         reply
     }
 
-    /// Lets go of everything but the home, if it is to wait there; says how it stands there.
-    async fn lose(self: &Arc<Self>, ballot: &Ballot<'_>, waits: bool) -> Option<Standing> {
+    /// Lets go of everything, but of the home if it stays there; says how it stands there then.
+    async fn lose(self: &Arc<Self>, ballot: &Ballot<'_>, stays: bool) -> Option<Standing> {
         let mut kept = None;
         if let Some(claim) = self.claims().get(ballot.op.id) {
             let standing = ballot.home.map(|home| claim.standing(home));
-            kept = standing.filter(|standing| waits && matches!(standing, Standing::In | Standing::Waits));
-            claim.home = ballot.home.filter(|_| kept.is_some());
+            kept = standing.filter(|standing| stays && matches!(standing, Standing::In | Standing::Waits));
+            // Where it does not stay, leaving says so to those who listen.
+            claim.home = ballot.home;
             claim.rounds += 1;
         }
         let others: Vec<usize> =
             ballot.nodes.iter().copied().filter(|node| kept.is_none() || Some(*node) != ballot.home).collect();
         let releases = self.leave(ballot, &others);
+        if let (None, Some(claim)) = (kept, self.claims().get(ballot.op.id)) {
+            claim.home = None;
+        }
         // Who will not wait has nothing left behind; who waits need not wait for that as well.
         match kept {
             Some(_) => self.let_go(ballot.key, releases),
@@ -269,7 +288,6 @@ impl Inner {
     fn leave(&self, ballot: &Ballot<'_>, nodes: &[usize]) -> Vec<(usize, Release)> {
         let mut claims = self.claims();
         let Some(claim) = claims.get(ballot.op.id) else { return Vec::new() };
-        claim.home = claim.home.filter(|home| !nodes.contains(home));
         let mut releases = Vec::new();
         for node in nodes.iter().copied() {
             if claim.standing(node) == Standing::Out {
@@ -344,5 +362,5 @@ fn pause(rounds: u32) -> Duration {
 }
 
 fn short(errors: Vec<String>) -> Error {
-    Error::new(ErrorKind::NoReply, format!("too few nodes of the quorum could vote: {}", errors.join("; ")))
+    unavailable(format!("too few nodes of the quorum could vote: {}", errors.join("; ")))
 }

@@ -211,15 +211,18 @@ impl Store for Quorum {
     }
 
     fn watch(&self, key: &Key, id: ClaimId) -> Watch {
-        let (now, claim) = (self.0.env.now(), id);
-        let nodes = self.0.electorate(&self.0.view(), key, Claim::ALL).nodes();
-        let (told, ids) = {
-            let mut claims = self.0.claims();
-            let claim = claims.of(claim, now, Duration::ZERO);
-            (claim.told.clone(), nodes.into_iter().map(|node| (node, claim.id(node))).collect::<Vec<_>>())
+        let told = self.0.claims().of(id, self.0.env.now(), Duration::ZERO).told.clone();
+        let (inner, key) = (self.0.clone(), key.clone());
+        let listen = move || {
+            let nodes = inner.electorate(&inner.view(), &key, Claim::ALL).nodes();
+            let ids: Vec<(usize, ClaimId)> = {
+                let mut claims = inner.claims();
+                let claim = claims.of(id, inner.env.now(), Duration::ZERO);
+                nodes.into_iter().map(|node| (node, claim.id(node))).collect()
+            };
+            ids.into_iter().map(|(node, id)| inner.node(node).store.watch(&key, id)).collect()
         };
-        let watches = ids.into_iter().map(|(node, id)| self.0.node(node).store.watch(key, id));
-        Watch::at_all(watches.collect(), told)
+        Watch::at_all(listen, told)
     }
 
     async fn read(&self, key: &Key) -> Result<Seen> {

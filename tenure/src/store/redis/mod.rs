@@ -194,7 +194,8 @@ impl Store for Redis {
     }
 
     async fn read(&self, key: &Key) -> Result<Seen> {
-        let value = self.reads().command(&script::read_command(self.0.keys.encode(key).as_bytes())).await?;
+        let command = script::read_command(self.0.keys.encode(key).as_bytes());
+        let value = ask(self.reads(), &self.0.server, &command).await?;
         self.decode(key, value, script::record)
     }
 
@@ -204,7 +205,7 @@ impl Store for Redis {
     }
 
     async fn ping(&self) -> Result<()> {
-        let value = self.0.collector.command(&redis::cmd("PING")).await?;
+        let value = ask(&self.0.collector, &self.0.server, &redis::cmd("PING")).await?;
         errors::check(&self.0.server, || "asking whether it answers".into(), value).map(drop)
     }
 
@@ -215,13 +216,18 @@ impl Store for Redis {
     }
 }
 
+/// Sends a command that only reads.
+async fn ask(collector: &Collector<Link>, server: &str, command: &redis::Cmd) -> Result<Value> {
+    collector.command(command).await.map_err(|error| errors::of_reading(server, error))
+}
+
 /// The names of the locks that have a record on one server.
 async fn scan(collector: &Collector<Link>, server: &str, keys: &Keys) -> Result<BTreeSet<Key>> {
     let (mut found, mut cursor) = (BTreeSet::new(), b"0".to_vec());
     loop {
         let mut command = redis::cmd("SCAN");
         command.arg(&cursor).arg("MATCH").arg(keys.pattern()).arg("COUNT").arg(1_000);
-        let page = errors::check(server, || "listing the locks".into(), collector.command(&command).await?)?;
+        let page = errors::check(server, || "listing the locks".into(), ask(collector, server, &command).await?)?;
         let (next, places): (Vec<u8>, Vec<Vec<u8>>) = redis::from_redis_value(page).map_err(|error| {
             Error::with_source(ErrorKind::Corrupt, format!("Redis at {server}: no page of keys"), error)
         })?;

@@ -277,7 +277,8 @@ impl Store for RedisCluster {
             return Ok(seen);
         }
         let first = async |node: &Node| node.collector.command(&command).await;
-        let value = self.command(slot_of(place.as_bytes()), first, || command.clone()).await?;
+        let value = self.command(slot_of(place.as_bytes()), first, || command.clone()).await;
+        let value = value.map_err(|error| errors::of_reading(&self.0.server, error))?;
         self.decode(key, value, script::record)
     }
 
@@ -301,7 +302,7 @@ impl Store for RedisCluster {
     async fn ping(&self) -> Result<()> {
         let masters = self.0.topology.masters();
         let answers = masters.iter().map(async |node| {
-            let value = node.collector.command(&redis::cmd("PING")).await?;
+            let value = super::ask(&node.collector, &node.name, &redis::cmd("PING")).await?;
             errors::check(&node.name, || "asking whether it answers".into(), value).map(drop)
         });
         let answers: Result<()> = join_all(answers).await.into_iter().collect();
