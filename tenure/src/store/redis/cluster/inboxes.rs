@@ -137,7 +137,11 @@ impl Inboxes {
         let mut open = self.open();
         let Open { by_key, by_channel, .. } = &mut *open;
         let key = std::str::from_utf8(channel).ok().and_then(|channel| by_channel.get(channel));
-        let Some(inbox) = key.and_then(|key| by_key.get_mut(key)) else { return };
+        let Some(inbox) = key.and_then(|key| by_key.get_mut(key)) else {
+            // Nobody wanted it any more when it was confirmed.
+            drop(open);
+            return self.unsubscribe(channel, at);
+        };
         if inbox.at.as_ref() == Some(at) {
             return;
         }
@@ -166,10 +170,7 @@ impl Inboxes {
         let more = *swept;
         drop(open);
         for (channel, at) in unwanted {
-            let Some(node) = at.and_then(|at| self.topology.known(&at)) else { continue };
-            env::spawn(async move {
-                let _ = node.pushes.one(redis::cmd("SUNSUBSCRIBE").arg(&*channel)).await;
-            });
+            at.into_iter().for_each(|at| self.unsubscribe(channel.as_bytes(), &at));
         }
         self.follow();
         for inbox in self.open().by_key.values() {
@@ -181,6 +182,14 @@ impl Inboxes {
             env::spawn(check(self.topology.clone(), node, channel));
         }
         more
+    }
+
+    fn unsubscribe(&self, channel: &[u8], at: &Address) {
+        let Some(node) = self.topology.known(at) else { return };
+        let command = redis::cmd("SUNSUBSCRIBE").arg(channel).take();
+        env::spawn(async move {
+            let _ = node.pushes.one(&command).await;
+        });
     }
 
     /// Goes where the slots are now.
