@@ -13,7 +13,11 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::redis::{redis_server, roundtrip};
+use crate::tls::Certificates;
 use crate::{Proxy, Redis, free_port};
+
+/// A replica gets the master's data at once, and not by way of the disk.
+const DISKLESS: [&str; 2] = ["--repl-diskless-sync-delay", "0"];
 
 /// What the Sentinels call their master.
 const MASTER: &str = "mymaster";
@@ -28,6 +32,9 @@ pub struct SentinelGroup {
     pub nodes: Vec<Redis>,
     /// Those that watch over them.
     pub sentinels: Vec<Sentinel>,
+    /// Under which port the Sentinels know each node.
+    known_as: Vec<u16>,
+    tls: Option<Certificates>,
     /// What stands between the first node and all who know it by the Sentinels, where something does.
     pub proxy: Option<Proxy>,
 }
@@ -37,30 +44,49 @@ pub struct SentinelGroup {
 pub struct Sentinel {
     _dir: TempDir,
     port: u16,
+    tls_port: u16,
     child: Child,
 }
 
 impl SentinelGroup {
     /// Starts everything, and waits until each knows of all.
     pub fn start() -> Self {
-        Self::start_before(Redis::start_with(&["--repl-diskless-sync-delay", "0"]), None)
+        Self::start_as(None, None)
     }
 
     /// The same, with a proxy before the first node: replicas and Sentinels know it by that alone.
     pub fn start_behind_proxy() -> Self {
-        let master = Redis::start_with(&["--repl-diskless-sync-delay", "0"]);
+        let master = Redis::start_with(&DISKLESS);
         let proxy = Proxy::raw_to(master.port());
-        Self::start_before(master, Some(proxy))
+        Self::start_as(Some((master, proxy)), None)
     }
 
-    fn start_before(master: Redis, proxy: Option<Proxy>) -> Self {
-        let port = proxy.as_ref().map_or(master.port(), Proxy::port);
-        let of = format!("127.0.0.1 {port}");
-        let replicas = [(); 2].map(|()| Redis::start_with(&["--repl-diskless-sync-delay", "0", "--replicaof", &of]));
-        master.wait_for_replicas(2);
-        let nodes = [master].into_iter().chain(replicas).collect();
-        let sentinels = (0..3).map(|_| Sentinel::start(port)).collect();
-        let group = Self { nodes, sentinels, proxy };
+    /// The same, where everyone speaks TLS to everyone; for commands of a test's own there are ports without.
+    pub fn start_with_tls() -> Self {
+        Self::start_as(None, Some(Certificates::new()))
+    }
+
+    fn start_as(behind: Option<(Redis, Proxy)>, tls: Option<Certificates>) -> Self {
+        let start = |further: &[&str]| {
+            let port = tls.as_ref().map(|_| free_port());
+            let secure = tls.as_ref().zip(port).map(|(tls, port)| tls.options(port)).unwrap_or_default();
+            let mut options: Vec<&str> = DISKLESS.iter().chain(further).copied().collect();
+            options.extend(secure.iter().map(String::as_str));
+            options.extend(tls.iter().flat_map(|_| ["--tls-replication", "yes"]));
+            let node = Redis::start_with(&options);
+            let known_as = port.unwrap_or(node.port());
+            (node, known_as)
+        };
+        let (master, proxy) = match behind {
+            Some((master, proxy)) => ((master, proxy.port()), Some(proxy)),
+            None => (start(&[]), None),
+        };
+        let of = format!("127.0.0.1 {}", master.1);
+        let replicas = [(); 2].map(|()| start(&["--replicaof", &of]));
+        master.0.wait_for_replicas(2);
+        let (nodes, known_as): (Vec<_>, Vec<_>) = [master].into_iter().chain(replicas).unzip();
+        let sentinels = (0..3).map(|_| Sentinel::start(known_as[0], tls.as_ref())).collect();
+        let group = Self { nodes, sentinels, known_as, tls, proxy };
         for sentinel in &group.sentinels {
             wait_for("the Sentinels know each other and the replicas", || {
                 let known = sentinel.command(&["SENTINEL", "MASTER", MASTER]);
@@ -73,10 +99,16 @@ impl SentinelGroup {
         group
     }
 
-    /// `redis-sentinel://127.0.0.1:port,…/mymaster`.
+    /// `redis-sentinel://127.0.0.1:port,…/mymaster`; with TLS `rediss-sentinel://…?ca=path`.
     pub fn url(&self) -> String {
-        let hosts: Vec<_> = self.sentinels.iter().map(|one| format!("127.0.0.1:{}", one.port)).collect();
-        format!("redis-sentinel://{}/{MASTER}", hosts.join(","))
+        let hosts = |port: fn(&Sentinel) -> u16| {
+            let hosts: Vec<_> = self.sentinels.iter().map(|one| format!("127.0.0.1:{}", port(one))).collect();
+            hosts.join(",")
+        };
+        match &self.tls {
+            None => format!("redis-sentinel://{}/{MASTER}", hosts(|one| one.port)),
+            Some(tls) => format!("rediss-sentinel://{}/{MASTER}?ca={}", hosts(|one| one.tls_port), tls.ca().display()),
+        }
     }
 
     /// Which of the nodes a majority of the Sentinels has as the master.
@@ -90,11 +122,7 @@ impl SentinelGroup {
             let told = self.sentinels.iter().filter_map(Sentinel::master_port);
             let told: Vec<_> = told.collect();
             let votes = |port: u16| told.iter().filter(|other| **other == port).count();
-            let known_by = |n: usize| match (n, &self.proxy) {
-                (0, Some(proxy)) => proxy.port(),
-                _ => self.nodes[n].port(),
-            };
-            found = (0..self.nodes.len()).find(|n| votes(known_by(*n)) > self.sentinels.len() / 2);
+            found = (0..self.nodes.len()).find(|n| votes(self.known_as[*n]) > self.sentinels.len() / 2);
             found.is_some()
         });
         found.expect("it was found")
@@ -114,13 +142,15 @@ impl SentinelGroup {
 }
 
 impl Sentinel {
-    fn start(master: u16) -> Self {
+    fn start(master: u16, tls: Option<&Certificates>) -> Self {
         let dir =
             tempfile::Builder::new().prefix("tenure-sentinel-").tempdir().expect("a temporary folder can be made");
         for _ in 0..5 {
-            let port = free_port();
-            if let Some(child) = launch(&dir, port, master) {
-                let sentinel = Self { _dir: dir, port, child };
+            let (port, tls_port) = (free_port(), free_port());
+            let mut settings = tls.map(|tls| tls.settings(tls_port)).unwrap_or_default();
+            settings.extend(tls.map(|_| ("tls-replication", "yes".to_owned())));
+            if let Some(child) = launch(&dir, port, master, &settings) {
+                let sentinel = Self { _dir: dir, port, tls_port, child };
                 // So that a test takes seconds, not minutes.
                 sentinel.command(&[
                     "SENTINEL",
@@ -183,10 +213,11 @@ impl Drop for Sentinel {
     }
 }
 
-fn launch(dir: &TempDir, port: u16, master: u16) -> Option<Child> {
+fn launch(dir: &TempDir, port: u16, master: u16, settings: &[(&str, String)]) -> Option<Child> {
     let path = dir.path().join("sentinel.conf");
+    let settings: String = settings.iter().map(|(name, value)| format!("{name} {value}\n")).collect();
     let text = format!(
-        "port {port}\nbind 127.0.0.1\ndir {}\nsentinel monitor {MASTER} 127.0.0.1 {master} 2\n\
+        "{settings}port {port}\nbind 127.0.0.1\ndir {}\nsentinel monitor {MASTER} 127.0.0.1 {master} 2\n\
          sentinel down-after-milliseconds {MASTER} {DOWN_AFTER}\nsentinel failover-timeout {MASTER} 5000\n\
          sentinel parallel-syncs {MASTER} 2\n",
         dir.path().display()

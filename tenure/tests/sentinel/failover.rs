@@ -141,3 +141,17 @@ async fn a_minority_of_the_sentinels_may_be_away_and_no_more() {
     connect_in_time(&group.url()).await;
     group.sentinels[1].resume();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_tls_it_is_the_same() {
+    let mut group = SentinelGroup::start_with_tls();
+    let locks = tenure::open(&group.url()).await.unwrap();
+    let before = cycle(&locks, "a").await;
+    group.nodes[0].kill();
+    let after = cycle(&locks, "a").await;
+    assert!(after > before, "{after} after {before}");
+
+    let error = refusal(group.url().split('?').next().unwrap()).await;
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    assert!(error.to_string().contains("certificate") && error.to_string().contains("ca=path"), "{error}");
+}

@@ -41,7 +41,7 @@ use sentinel::Sentinels;
 use target::Target;
 use transport::Link;
 
-/// A store on one Redis or Valkey server, 7.0 or newer.
+/// A store on one Redis or Valkey server, 7.0 or newer, or on the master that Sentinels name.
 ///
 /// ```no_run
 /// # async fn example() -> tenure::Result<()> {
@@ -52,15 +52,39 @@ use transport::Link;
 ///
 /// # URLs
 ///
-/// `redis://[user[:password]@]host[:port][/database]`, `rediss://…` for TLS, and
-/// `redis+unix:///path?db=1&user=…&password=…` for a socket. Options come after a `?`:
+/// ```text
+/// redis://[user[:password]@]host[:port][/database]                                 rediss://… over TLS
+/// redis+unix:///path?db=1&user=…&password=…
+/// redis-sentinel://[user[:password]@]sentinel[:port],sentinel,…/master[/database]  rediss-sentinel://… over TLS
+/// ```
+///
+/// Options come after a `?`:
 ///
 /// | option | meaning | without it |
 /// | --- | --- | --- |
 /// | `prefix` | what all keys begin with: 1 to 64 of `A-Z a-z 0-9 - _ . : /` | `tenure` |
-/// | `connect_timeout` | how long one attempt to connect may take, as `500ms` or `2s` | `2s` |
+/// | `connect_timeout` | how long one attempt to connect may take, as `500ms` or `2s`; with Sentinels, asking each of them and connecting | `2s` |
 /// | `response_timeout` | how long a reply may take; a connection that says nothing for as long is replaced | `1500ms` |
-/// | `ca` | a PEM file with the certificates to trust instead of the public ones; `rediss` only | |
+/// | `replicas` | how many replicas have to acknowledge a grant, 0 to 32 | `0` |
+/// | `read` | `replica`: what is only looked at comes from a replica; with Sentinels only | `master` |
+/// | `sentinel_user`, `sentinel_password` | the login at the Sentinels, which is not the one at the data | none |
+/// | `ca` | a PEM file with the certificates to trust instead of the public ones; with TLS only | |
+///
+/// # Sentinels
+///
+/// Name them all. The master is the one that a majority of those named agrees on; it is asked for at each attempt to
+/// connect, and left as soon as a Sentinel tells of another one, or the server refuses to write. With `rediss-sentinel` the
+/// Sentinels speak TLS, too, under the same authority, and have to announce addresses that the certificates are for.
+///
+/// # Replicas
+///
+/// A master that dies takes along what no replica had. With `replicas=k` a grant counts only once k replicas acknowledged it,
+/// within half of `response_timeout` and at most 500 ms. One that fewer acknowledged is given back and told as
+/// [`Unavailable`](ErrorKind::Unavailable), with their number; a renewal that fewer acknowledged fails, and the hold is in
+/// doubt. Set `min-replicas-to-write` at the servers as well, so that a master without replicas refuses at once.
+///
+/// With `read=replica`, [`read`](Store::read) and [`scan`](Store::scan) ask a replica, by its clock, which may lag; where none is
+/// fit, the master.
 ///
 /// # Keys
 ///
@@ -85,8 +109,8 @@ use transport::Link;
 ///
 /// # What to know
 ///
-/// A reply that was acknowledged is in the memory of one server. What survives the server's crash is what its
-/// persistence kept, and a replica that takes over may lack the last writes.
+/// A reply that was acknowledged is in the memory of one server, and of `replicas=k` more. What survives the server's crash is
+/// what its persistence kept, and a replica that takes over may lack the last writes: `docs/guarantees.md` has what follows.
 #[derive(Clone)]
 pub struct Redis(Arc<Inner>);
 
@@ -103,7 +127,8 @@ struct Inner {
 impl Redis {
     /// Connects to the server, and makes sure that it is one that will do.
     ///
-    /// It takes no longer than `connect_timeout` and `response_timeout` together. Once connected, the store comes back
+    /// It takes no longer than `connect_timeout` and `response_timeout` together, and the former twice where Sentinels are
+    /// asked. While they are in the middle of a failover it fails as [`Unavailable`](ErrorKind::Unavailable). Once connected, the store comes back
     /// by itself whenever the connection is lost; in the meantime operations fail as
     /// [`Unavailable`](ErrorKind::Unavailable), within some two seconds.
     ///
