@@ -38,6 +38,8 @@ fn stores() -> Vec<(&'static str, Setting)> {
         ("sentinel_replicas", sentinel("?replicas=1")),
         #[cfg(feature = "redis")]
         ("redlock", redlock()),
+        #[cfg(feature = "redis")]
+        ("cluster", cluster()),
     ]
 }
 
@@ -120,6 +122,17 @@ fn redis() -> Setting {
     Arc::new(move || {
         let url = server.get_or_init(testkit::Redis::start).url();
         subject(url, |url| async move { tenure::store::Redis::connect(&url).await.expect("the server answers") })
+    })
+}
+
+/// Six nodes for all, of which each lock has a shard.
+#[cfg(feature = "redis")]
+fn cluster() -> Setting {
+    let cluster = std::sync::OnceLock::new();
+    Arc::new(move || {
+        let url = cluster.get_or_init(|| testkit::Cluster::start_with_timeout(10_000)).url();
+        let open = |url: String| async move { tenure::store::RedisCluster::connect(&url).await.expect("it answers") };
+        subject(url, open)
     })
 }
 

@@ -3,12 +3,14 @@
 #![allow(clippy::disallowed_methods, reason = "tests live in real time")]
 
 pub mod bench;
+mod cluster;
 mod fake;
 mod proxy;
 mod redis;
 mod sentinel;
 mod tls;
 
+pub use cluster::Cluster;
 pub use fake::Fake;
 pub use proxy::Proxy;
 pub use redis::{Redis, redis_server};

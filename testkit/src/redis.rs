@@ -107,9 +107,18 @@ impl Redis {
         self.child = launch(self.dir.path(), self.port, &self.options).expect("redis-server starts again on its port");
     }
 
-    /// One command over a connection of its own; the reply as it came, in RESP2.
+    /// One command over a connection of its own; the reply as it came, in RESP2, and nothing for `OK`.
     pub fn command(&self, args: &[&str]) -> String {
         roundtrip(self.port, args).unwrap_or_else(|error| panic!("{args:?} on port {}: {error}", self.port))
+    }
+
+    /// The same, where the server may not be there.
+    ///
+    /// # Errors
+    ///
+    /// When it is not.
+    pub fn try_command(&self, args: &[&str]) -> std::io::Result<String> {
+        roundtrip(self.port, args)
     }
 
     /// Waits until that many replicas follow this server and have acknowledged something.

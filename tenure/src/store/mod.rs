@@ -33,7 +33,7 @@ mod redis;
 mod sqlite;
 
 #[cfg(feature = "redis")]
-pub use self::redis::Redis;
+pub use self::redis::{Redis, RedisCluster};
 pub use atomic::{Atomic, Loaded, Register, Step, step};
 pub use breaker::{Breaker, BreakerBuilder, BreakerState};
 pub use fallback::Fallback;

@@ -62,7 +62,8 @@ impl Hub {
         }
     }
 
-    /// Tells a claim that something may have changed for it: for stores whose grants count only once they were asked for.
+    /// Tells a claim that something may have changed for it: where a push may have been missed, and for stores whose grants
+    /// count only once they were asked for.
     pub fn wake(&self, id: ClaimId) {
         if let Some(slot) = self.waiting().get(&id) {
             slot.wake();
@@ -72,6 +73,11 @@ impl Hub {
     /// Wakes everyone: pushes may have been missed.
     pub fn wake_all(&self) {
         self.waiting().values().for_each(|slot| slot.wake());
+    }
+
+    /// Whether a claim waits here.
+    pub fn is_waiting(&self, id: ClaimId) -> bool {
+        self.waiting().contains_key(&id)
     }
 
     /// How many claims wait here.

@@ -44,7 +44,7 @@ pub(super) fn refused(server: &str, what: &str, error: &ServerError) -> Error {
         "NOSCRIPT" => {
             (Unavailable, "forgets scripts as fast as they are loaded: somebody calls SCRIPT FLUSH in a loop")
         }
-        "MOVED" | "ASK" | "CROSSSLOT" => (Unsupported, "belongs to a cluster, which redis:// does not follow"),
+        "MOVED" | "ASK" | "CROSSSLOT" => (Unsupported, "belongs to a cluster: give it as redis-cluster://"),
         "NOAUTH" => (Denied, "wants a password: give it as redis://:password@host"),
         "WRONGPASS" => (Denied, "does not know this user with this password"),
         "NOPERM" => (Denied, NO_RIGHTS),
@@ -54,6 +54,7 @@ pub(super) fn refused(server: &str, what: &str, error: &ServerError) -> Error {
             "has something that is no lock record there; it was left alone: use another name or prefix, or remove it",
         ),
         _ if detail.starts_with("The user executing the script can't") => (Denied, NO_RIGHTS),
+        _ if detail.contains("cluster support disabled") => (Unsupported, "is no cluster: give it as redis://"),
         _ if detail.starts_with("max number of clients") => (Unavailable, "takes no more clients: raise maxclients"),
         _ if detail.contains("SCRIPT KILL") => {
             (Unavailable, "had the script killed before it wrote anything: try again")

@@ -18,6 +18,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
 use crate::proto::{ClaimId, Op, Outcome, Reply};
 
+mod cluster;
 mod collector;
 mod connect;
 mod errors;
@@ -26,14 +27,16 @@ mod record;
 mod run;
 pub mod script;
 mod sentinel;
+mod slots;
 mod target;
 mod transport;
 mod url;
 
+pub use cluster::RedisCluster;
 use collector::Collector;
 use collector::acknowledge::Acknowledged;
 use keys::Keys;
-use script::Call;
+use script::{Call, Dialect};
 use sentinel::Sentinels;
 use target::Target;
 use transport::Link;
@@ -149,14 +152,22 @@ impl Redis {
         };
         let replica = sentinels.filter(|_| config.read_replica).map(|sentinels| {
             let link = Link::new(config.clone(), Target::Replica(sentinels), env.clone(), Hub::new(), "".into());
-            Collector::new(link, connect::scripts(), None)
+            Collector::new(link, Dialect::Server, connect::scripts(Dialect::Server), None)
         });
         let inbox: Arc<str> = keys.inbox(env.bits()).into();
         let acknowledged = Acknowledged::by(config.replicas, config.response_timeout);
         let link = Link::new(config, target, env, hub.clone(), inbox.clone());
         link.open().await?;
-        connect::probe(&link, &server, &keys, &inbox, acknowledged.is_some()).await?;
-        let collector = Collector::new(link, connect::scripts(), acknowledged);
+        connect::probe(
+            Dialect::Server,
+            &link,
+            &server,
+            &keys,
+            &inbox,
+            if acknowledged.is_some() { &["WAIT 0 1"] } else { &[] },
+        )
+        .await?;
+        let collector = Collector::new(link, Dialect::Server, connect::scripts(Dialect::Server), acknowledged);
         Ok(Self(Arc::new(Inner { server, keys, hub, inbox, collector, replica })))
     }
 
@@ -176,12 +187,6 @@ impl Redis {
             self.0.collector.transport().listen();
         }
         Ok(reply)
-    }
-
-    /// Sends a command that only reads.
-    async fn ask(&self, whom: &Collector<Link>, command: &redis::Cmd) -> Result<Value> {
-        let value = whom.command(command).await;
-        value.map_err(|error| errors::of_reading(&self.0.server, error))
     }
 
     fn decode<T>(&self, key: &Key, value: Value, decoder: impl FnOnce(Value) -> Result<T>) -> Result<T> {
@@ -205,7 +210,7 @@ impl Store for Redis {
 
     async fn apply_many(&self, ops: &[(Key, Op)]) -> Vec<Result<Reply>> {
         let calls: Vec<_> = ops.iter().map(|(key, op)| self.call(key, op)).collect();
-        let values = self.0.collector.call_many(calls).await;
+        let values = self.0.collector.call_many(&calls).await;
         ops.iter().zip(values).map(|((key, op), value)| self.reply(key, op, value)).collect()
     }
 
@@ -214,36 +219,47 @@ impl Store for Redis {
     }
 
     async fn read(&self, key: &Key) -> Result<Seen> {
-        let value = self.ask(self.reads(), &script::read_command(self.0.keys.encode(key).as_bytes())).await?;
+        let command = script::read_command(self.0.keys.encode(key).as_bytes());
+        let value = ask(self.reads(), &self.0.server, &command).await?;
         self.decode(key, value, script::record)
     }
 
     async fn scan(&self) -> Result<Vec<Key>> {
-        let (mut keys, mut cursor) = (BTreeSet::new(), b"0".to_vec());
-        loop {
-            let mut command = redis::cmd("SCAN");
-            command.arg(&cursor).arg("MATCH").arg(self.0.keys.pattern()).arg("COUNT").arg(1_000);
-            let page =
-                errors::check(&self.0.server, || "listing the locks".into(), self.ask(self.reads(), &command).await?)?;
-            let (next, places): (Vec<u8>, Vec<Vec<u8>>) = redis::from_redis_value(page).map_err(|error| {
-                Error::with_source(ErrorKind::Corrupt, format!("Redis at {}: no page of keys", self.0.server), error)
-            })?;
-            keys.extend(places.iter().filter_map(|place| self.0.keys.decode(place)));
-            if next == b"0" {
-                return Ok(keys.into_iter().collect());
-            }
-            cursor = next;
-        }
+        let keys = scan(self.reads(), &self.0.server, &self.0.keys).await?;
+        Ok(keys.into_iter().collect())
     }
 
     async fn ping(&self) -> Result<()> {
-        let value = self.ask(&self.0.collector, &redis::cmd("PING")).await?;
+        let value = ask(&self.0.collector, &self.0.server, &redis::cmd("PING")).await?;
         errors::check(&self.0.server, || "asking whether it answers".into(), value).map(drop)
     }
 
     fn traits(&self) -> Traits {
-        let stale_reads = self.0.replica.is_some();
         let kept_since = self.0.collector.transport().kept_since();
+        let stale_reads = self.0.replica.is_some();
         Traits { kind: "redis", queue: true, fence: true, push: true, durable: false, stale_reads, kept_since }
+    }
+}
+
+/// Sends a command that only reads.
+async fn ask(collector: &Collector<Link>, server: &str, command: &redis::Cmd) -> Result<Value> {
+    collector.command(command).await.map_err(|error| errors::of_reading(server, error))
+}
+
+/// The names of the locks that have a record on one server.
+async fn scan(collector: &Collector<Link>, server: &str, keys: &Keys) -> Result<BTreeSet<Key>> {
+    let (mut found, mut cursor) = (BTreeSet::new(), b"0".to_vec());
+    loop {
+        let mut command = redis::cmd("SCAN");
+        command.arg(&cursor).arg("MATCH").arg(keys.pattern()).arg("COUNT").arg(1_000);
+        let page = errors::check(server, || "listing the locks".into(), ask(collector, server, &command).await?)?;
+        let (next, places): (Vec<u8>, Vec<Vec<u8>>) = redis::from_redis_value(page).map_err(|error| {
+            Error::with_source(ErrorKind::Corrupt, format!("Redis at {server}: no page of keys"), error)
+        })?;
+        found.extend(places.iter().filter_map(|place| keys.decode(place)));
+        if next == b"0" {
+            return Ok(found);
+        }
+        cursor = next;
     }
 }

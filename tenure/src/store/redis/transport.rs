@@ -51,6 +51,15 @@ pub(super) trait Transport: Send + Sync + 'static {
     fn many(&self, commands: &Pipeline) -> impl Future<Output = Result<Vec<Value>>> + Send;
 }
 
+/// Hears what the server pushes on a connection, in its order.
+pub(super) trait Listener: Send + Sync + 'static {
+    /// A push, or the confirmation of a subscription.
+    fn heard(&self, push: &PushInfo);
+
+    /// The connection was lost, and with it what it had subscribed to.
+    fn lost(&self);
+}
+
 /// How long a command waits for a connection.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// How long to wait between two attempts to connect: at first, and at most.
@@ -66,6 +75,8 @@ struct Inner {
     target: Arc<Target>,
     hub: Hub,
     inbox: Arc<str>,
+    /// Who else hears what is pushed.
+    listener: Option<Arc<dyn Listener>>,
     /// Whether grants are awaited: from then on, each connection subscribes to the inbox.
     listens: AtomicBool,
     /// Since when the server has certainly kept all that it acknowledged, on its clock. It never goes back.
@@ -76,11 +87,26 @@ struct Inner {
 impl Link {
     /// A link that connects when it is first needed.
     pub(super) fn new(config: Config, target: Target, env: Env, hub: Hub, inbox: Arc<str>) -> Self {
+        Self::make(config, target, env, (hub, inbox), None)
+    }
+
+    /// The same for the pushes of a listener, who subscribes to them by commands of its own, and hears when they end.
+    pub(super) fn heard_by(config: Config, target: Target, env: Env, listener: Arc<dyn Listener>) -> Self {
+        Self::make(config, target, env, (Hub::new(), "".into()), Some(listener))
+    }
+
+    fn make(
+        config: Config,
+        target: Target,
+        env: Env,
+        (hub, inbox): (Hub, Arc<str>),
+        listener: Option<Arc<dyn Listener>>,
+    ) -> Self {
         let error = unconnected(&config, "not connected yet");
         let (run, backoff) = (Run::default(), Duration::ZERO);
         let (state, _) = watch::channel(State { line: None, run, error, attempts: 0, dialing: false, backoff });
         let (target, listens, kept_since) = (target.into(), AtomicBool::new(false), AtomicU64::new(0));
-        Self(Arc::new(Inner { env, config, target, hub, inbox, listens, kept_since, state }))
+        Self(Arc::new(Inner { env, config, target, hub, inbox, listener, listens, kept_since, state }))
     }
 
     /// Connects now.
@@ -211,6 +237,9 @@ impl Inner {
 
     fn pushed(self: &Arc<Self>, pulse: &Arc<Pulse>, push: PushInfo) {
         pulse.beats.fetch_add(1, Ordering::Relaxed);
+        if let Some(listener) = &self.listener {
+            listener.heard(&push);
+        }
         match (push.kind, push.data.as_slice()) {
             (PushKind::Message, [_channel, Value::BulkString(payload)]) => {
                 match script::grant(payload) {
@@ -271,6 +300,9 @@ impl Inner {
             true
         });
         if was_present {
+            if let Some(listener) = &self.listener {
+                listener.lost();
+            }
             self.dial();
         }
     }
