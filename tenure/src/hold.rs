@@ -12,7 +12,6 @@ use std::fmt;
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use tokio::sync::futures::Notified;
 
 use crate::env::Moment;
