@@ -16,8 +16,9 @@
 //! does: a node may let go of a claim only when its client has ceased to be certain, and then at any moment, or never.
 //! So whatever holds here holds for every ttl, delay and pause, as long as clocks go at the same rate.
 //!
-//! Run one, and see how many states it has: `cargo test -p tenure --all-features --test models -- --nocapture ballot`.
+//! Run one, and see how many states it has: `cargo test -p models -- --nocapture ballot`.
 
+#![cfg(test)]
 #![allow(clippy::disallowed_methods, reason = "how long a model took is real time")]
 
 mod ballot;

@@ -1,6 +1,8 @@
 //! One node, small enough to be copied into each state, that answers by the rule itself: for each operation it becomes a
 //! [`Record`], and what the rule left of that is what it is afterwards.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -42,50 +44,79 @@ pub(crate) enum Answer {
     Out,
 }
 
+/// What a node can be asked, or what can happen to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Asked {
+    Acquire { id: Id, token: u8 },
+    Renew { id: Id, terms: u8 },
+    Release { id: Id, bury: bool },
+    Expire,
+}
+
 impl Node {
     /// Asks for one term under that token; under none, the node mints one.
     pub(crate) fn acquire(&mut self, id: Id, token: u8) -> Answer {
-        let claim = Acquire {
-            id: ClaimId::new(id.into()),
-            claim: Claim::EXCLUSIVE,
-            ttl: TERM,
-            patience: Duration::ZERO,
-            owner: None,
-            max: 1,
-            memory: EVER,
-            meta: Bytes::new(),
-            fence: token.into(),
-        };
-        self.apply(&Op::Acquire(claim), NOW)
+        self.ask(Asked::Acquire { id, token })
     }
 
     pub(crate) fn renew(&mut self, id: Id, terms: u8) -> Answer {
-        self.apply(&Op::Renew(Renew { id: ClaimId::new(id.into()), ttl: TERM * terms.into(), fence: 0 }), NOW)
+        self.ask(Asked::Renew { id, terms })
     }
 
     pub(crate) fn release(&mut self, id: Id, bury: bool) {
-        self.end(id, if bury { EVER } else { Duration::ZERO }, NOW);
+        self.ask(Asked::Release { id, bury });
     }
 
-    /// Its time has passed.
+    /// Its holder's time has passed.
     pub(crate) fn expire(&mut self) {
-        if let Some(holder) = self.holder {
-            self.end(Id::MAX, Duration::ZERO, NOW + micros(TERM) * u64::from(holder.terms));
-        }
+        self.ask(Asked::Expire);
     }
 
-    fn end(&mut self, id: Id, bury: Duration, now: u64) {
-        self.apply(&Op::Release(Release { id: ClaimId::new(id.into()), bury, fence: 0 }), now);
+    /// The rule's answers are kept: the same few are wanted for millions of states.
+    fn ask(&mut self, asked: Asked) -> Answer {
+        thread_local!(static KNOWN: RefCell<HashMap<(Node, Asked), (Node, Answer)>> = RefCell::default());
+        let known = KNOWN.with_borrow_mut(|known| {
+            *known.entry((*self, asked)).or_insert_with_key(|(node, asked)| node.after(*asked))
+        });
+        *self = known.0;
+        known.1
     }
 
-    fn apply(&mut self, op: &Op, now: u64) -> Answer {
+    fn after(&self, asked: Asked) -> (Self, Answer) {
+        let id = |id: Id| ClaimId::new(id.into());
+        let terms = self.holder.map_or(0, |holder| holder.terms);
+        let (op, now) = match asked {
+            Asked::Acquire { id: of, token } => {
+                let claim = Acquire {
+                    id: id(of),
+                    claim: Claim::EXCLUSIVE,
+                    ttl: TERM,
+                    patience: Duration::ZERO,
+                    owner: None,
+                    max: 1,
+                    memory: EVER,
+                    meta: Bytes::new(),
+                    fence: token.into(),
+                };
+                (Op::Acquire(claim), NOW)
+            }
+            Asked::Renew { id: of, terms } => (Op::Renew(Renew { id: id(of), ttl: TERM * terms.into(), fence: 0 }), NOW),
+            Asked::Release { id: of, bury } => {
+                (Op::Release(Release { id: id(of), bury: if bury { EVER } else { Duration::ZERO }, fence: 0 }), NOW)
+            }
+            // Whatever is asked then, by anybody.
+            Asked::Expire => {
+                let nobody = Release { id: id(Id::MAX), bury: Duration::ZERO, fence: 0 };
+                (Op::Release(nobody), NOW + micros(TERM) * u64::from(terms))
+            }
+        };
         let mut record = self.record();
-        let (reply, _) = record.apply(op, At { now, inbox: &"".into() });
-        *self = Self::of(&record);
-        match reply.outcome {
+        let (reply, _) = record.apply(&op, At { now, inbox: &"".into() });
+        let answer = match reply.outcome {
             Outcome::Held { fence, .. } => Answer::In(fence as u8),
             _ => Answer::Out,
-        }
+        };
+        (Self::of(&record), answer)
     }
 
     fn record(&self) -> Record {
