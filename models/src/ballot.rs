@@ -21,7 +21,6 @@ use crate::{must_fail, must_hold};
 
 const CLIENTS: usize = 2;
 const ATTEMPTS: usize = 2;
-const ROUNDS: usize = 2;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Bug {
@@ -44,6 +43,8 @@ struct Ballot<const N: usize> {
     attempts: [u8; CLIENTS],
     rounds: u8,
     renews: bool,
+    /// Whether a request that is awaited may be carried out more than once.
+    doubles: bool,
     /// What each client's clock says.
     clocks: [u8; CLIENTS],
 }
@@ -55,6 +56,7 @@ struct State<const N: usize> {
     /// The token of the last hold.
     last: u8,
     fell: bool,
+    is_second: bool,
 }
 
 /// A node, and what is under way between it and each client.
@@ -66,10 +68,12 @@ struct Place {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 struct Line {
-    reply: Option<Answer>,
-    is_heard: bool,
-    /// The release of each attempt.
+    /// The last request of each attempt, unless it was carried out or lost, and the release of each.
+    asks: [bool; ATTEMPTS],
     releases: [Option<Leave>; ATTEMPTS],
+    /// The token of the reply to the present question, and whether it was heard. Only who is in is told.
+    reply: Option<u8>,
+    is_heard: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -83,8 +87,8 @@ struct Client {
     phase: Phase,
     attempt: u8,
     round: u8,
-    /// What it proposed in each round of each attempt; zero where it sent nothing.
-    tokens: [[u8; ROUNDS]; ATTEMPTS],
+    /// What it proposed last in each attempt.
+    tokens: [u8; ATTEMPTS],
     token: u8,
     /// For how many terms it is certain, and how many have passed.
     terms: u8,
@@ -109,17 +113,11 @@ enum Action {
     Renew(usize),
     TermPasses(usize),
     Hear { client: usize, node: usize },
-    Acquire { client: usize, attempt: u8, round: u8, node: usize },
+    Acquire { client: usize, attempt: u8, node: usize },
     WriteBack { client: usize, node: usize },
     Renewal { client: usize, node: usize },
     Release { client: usize, attempt: u8, node: usize },
     Expire { node: usize },
-}
-
-impl Client {
-    fn is_certain(&self) -> bool {
-        matches!(self.phase, Phase::Held | Phase::Renewing) && self.passed < self.terms
-    }
 }
 
 impl<const N: usize> Ballot<N> {
@@ -134,17 +132,14 @@ impl<const N: usize> Ballot<N> {
 
     /// What is decided by what a client heard.
     fn decide(&self, state: &mut State<N>, client: usize) {
-        let heard = |node: usize| {
-            let line = state.places[node].lines[client];
-            line.reply.filter(|_| line.is_heard)
-        };
         let who = self.who();
-        let carries = |token: u8| who.is_carried_by(|node| heard(node) == Some(Answer::In(token)));
-        let is_in = who.is_carried_by(|node| matches!(heard(node), Some(Answer::In(_))));
-        let tokens = || (0..N).filter_map(|node| if let Some(Answer::In(token)) = heard(node) { Some(token) } else { None });
+        let heard = |node: usize| state.places[node].lines[client].heard();
+        let mut tokens = (0..N).filter_map(heard);
         let agreed = match self.bug {
-            Some(Bug::LargestCounter | Bug::MixedVotes | Bug::WriteBack) if is_in => tokens().max(),
-            _ => tokens().find(|token| carries(*token)),
+            Some(Bug::LargestCounter | Bug::WriteBack) if state.is_in(&who, client) => tokens.max(),
+            Some(Bug::MixedVotes) if state.is_in(&who, client) => Some(state.clients[client].proposed()),
+            Some(Bug::LargestCounter | Bug::WriteBack | Bug::MixedVotes) => None,
+            _ => tokens.find(|token| who.is_carried_by(|node| heard(node) == Some(*token))),
         };
         let Some(token) = agreed else { return };
         let me = &mut state.clients[client];
@@ -156,6 +151,7 @@ impl<const N: usize> Ballot<N> {
             Phase::Asking | Phase::WritingBack if me.passed == 0 => {
                 (me.phase, me.token, me.terms) = (Phase::Held, token, 1);
                 state.fell |= token <= state.last;
+                state.is_second = state.last > 0;
                 state.last = token;
             }
             Phase::Renewing if token >= me.token && me.passed < 2 => (me.phase, me.terms) = (Phase::Held, 2),
@@ -164,17 +160,47 @@ impl<const N: usize> Ballot<N> {
     }
 }
 
-impl<const N: usize> State<N> {
-    fn forget_replies(&mut self, client: usize) {
-        self.places.iter_mut().for_each(|place| {
-            (place.lines[client].reply, place.lines[client].is_heard) = (None, false);
-        });
+impl Client {
+    fn is_certain(&self) -> bool {
+        matches!(self.phase, Phase::Held | Phase::Renewing) && self.passed < self.terms
     }
 
-    fn answer(&mut self, client: usize, node: usize, answer: Answer) {
-        let line = &mut self.places[node].lines[client];
-        if !line.is_heard {
-            line.reply = Some(answer);
+    fn proposed(&self) -> u8 {
+        self.tokens[self.attempt as usize - 1]
+    }
+}
+
+impl Line {
+    fn heard(&self) -> Option<u8> {
+        self.reply.filter(|_| self.is_heard)
+    }
+
+    fn answer(&mut self, answer: Answer) {
+        if let (Answer::In(token), false) = (answer, self.is_heard) {
+            self.reply = Some(token);
+        }
+    }
+}
+
+impl<const N: usize> State<N> {
+    fn is_in(&self, who: &Electorate, client: usize) -> bool {
+        who.is_carried_by(|node| self.places[node].lines[client].heard().is_some())
+    }
+
+    /// Sends all nodes a question, after which answers to the last one are not heard any more.
+    fn send(&mut self, client: usize, token: u8) {
+        let me = &mut self.clients[client];
+        me.round += 1;
+        me.tokens[me.attempt as usize - 1] = token;
+        let attempt = me.attempt as usize - 1;
+        for place in &mut self.places {
+            place.lines[client].asks[attempt] = true;
+        }
+    }
+
+    fn forget_replies(&mut self, client: usize) {
+        for place in &mut self.places {
+            (place.lines[client].reply, place.lines[client].is_heard) = (None, false);
         }
     }
 
@@ -182,12 +208,23 @@ impl<const N: usize> State<N> {
         let attempt = self.clients[client].attempt as usize - 1;
         for place in &mut self.places {
             let line = &mut place.lines[client];
-            line.releases[attempt] = match (line.reply, line.is_heard) {
-                (Some(Answer::In(_)), true) => Some(Leave::Plain),
-                (Some(Answer::Out), true) => None,
-                _ => Some(Leave::Bury),
-            };
+            let is_known = line.is_heard && !line.asks[attempt];
+            line.releases[attempt] = Some(if is_known { Leave::Plain } else { Leave::Bury });
         }
+    }
+
+    /// Which node is which makes no difference, nor what was proposed in an attempt of which nothing is left.
+    fn normal(mut self) -> Self {
+        for (client, me) in self.clients.iter_mut().enumerate() {
+            for attempt in 0..ATTEMPTS {
+                let is_present = me.phase != Phase::Idle && me.attempt as usize == attempt + 1;
+                if !is_present && !self.places.iter().any(|place| place.lines[client].asks[attempt]) {
+                    me.tokens[attempt] = 0;
+                }
+            }
+        }
+        self.places.sort_unstable();
+        self
     }
 }
 
@@ -197,7 +234,7 @@ impl<const N: usize> Model for Ballot<N> {
 
     fn init_states(&self) -> Vec<State<N>> {
         let clients = [Client::default(); CLIENTS];
-        vec![State { places: [Place::default(); N], clients, last: 0, fell: false }]
+        vec![State { places: [Place::default(); N], clients, last: 0, fell: false, is_second: false }]
     }
 
     fn actions(&self, state: &State<N>, actions: &mut Vec<Action>) {
@@ -227,13 +264,12 @@ impl<const N: usize> Model for Ballot<N> {
                     Phase::Renewing => actions.push(Action::Renewal { client, node }),
                     _ => {}
                 }
-                for attempt in 1..=me.attempt {
-                    let sent = me.tokens[attempt as usize - 1].iter().filter(|token| **token > 0).count();
-                    let requests =
-                        (1..=sent as u8).map(|round| Action::Acquire { client, attempt, round, node });
-                    actions.extend(requests);
-                    if line.releases[attempt as usize - 1].is_some() {
-                        actions.push(Action::Release { client, attempt, node });
+                for attempt in 0..me.attempt {
+                    if line.asks[attempt as usize] {
+                        actions.push(Action::Acquire { client, attempt: attempt + 1, node });
+                    }
+                    if line.releases[attempt as usize].is_some() {
+                        actions.push(Action::Release { client, attempt: attempt + 1, node });
                     }
                 }
             }
@@ -247,25 +283,15 @@ impl<const N: usize> Model for Ballot<N> {
         match action {
             Action::Begin(client) => {
                 let me = &mut next.clients[client];
-                me.attempt += 1;
-                (me.phase, me.round, me.token, me.terms, me.passed) = (Phase::Asking, 1, 0, 0, 0);
-                me.tokens[me.attempt as usize - 1][0] = self.clocks[client];
-                if self.bug != Some(Bug::SameId) {
-                    next.forget_replies(client);
-                }
+                *me = Client { phase: Phase::Asking, attempt: me.attempt + 1, tokens: me.tokens, ..Client::default() };
+                next.send(client, self.clocks[client]);
             }
             Action::AskAgain(client) => {
-                let votes = next.places.iter().map(|place| place.lines[client]).filter(|line| line.is_heard);
-                let latest = votes.filter_map(|line| if let Some(Answer::In(token)) = line.reply { Some(token) } else { None });
-                let latest = latest.max()?;
-                let heard = |node: usize| next.places[node].lines[client];
-                let is_in = |node: usize| matches!(heard(node).reply, Some(Answer::In(_))) && heard(node).is_heard;
-                if !self.who().is_carried_by(is_in) {
+                let latest = next.places.iter().filter_map(|place| place.lines[client].heard()).max()?;
+                if !next.is_in(&self.who(), client) {
                     return None;
                 }
-                let me = &mut next.clients[client];
-                me.tokens[me.attempt as usize - 1][me.round as usize] = latest + 1;
-                me.round += 1;
+                next.send(client, latest + 1);
                 next.forget_replies(client);
             }
             Action::Leave(client) => {
@@ -274,7 +300,7 @@ impl<const N: usize> Model for Ballot<N> {
                     next.forget_replies(client);
                 }
                 let me = &mut next.clients[client];
-                (me.phase, me.round, me.token, me.terms, me.passed) = (Phase::Idle, 0, 0, 0, 0);
+                *me = Client { attempt: me.attempt, tokens: me.tokens, ..Client::default() };
             }
             Action::Renew(client) => {
                 next.clients[client].phase = Phase::Renewing;
@@ -285,38 +311,39 @@ impl<const N: usize> Model for Ballot<N> {
                 next.places[node].lines[client].is_heard = true;
                 self.decide(&mut next, client);
             }
-            Action::Acquire { client, attempt, round, node } => {
+            Action::Acquire { client, attempt, node } => {
                 let me = &next.clients[client];
-                let token = me.tokens[attempt as usize - 1][round as usize - 1];
-                let is_present = me.phase == Phase::Asking && me.attempt == attempt && me.round == round;
-                let there = &mut next.places[node].node;
-                let last = there.fence;
                 let token = match self.bug {
                     Some(Bug::LargestCounter | Bug::WriteBack) => 0,
-                    _ => token,
+                    _ => me.tokens[attempt as usize - 1],
                 };
+                let is_awaited = me.phase == Phase::Asking && (me.attempt == attempt || self.bug == Some(Bug::SameId));
+                let Place { node: there, lines } = &mut next.places[node];
+                let line = &mut lines[client];
+                let last = there.fence;
                 if self.bug == Some(Bug::EqualToken) && token == last {
                     there.fence -= 1;
                 }
                 let answer = there.acquire(self.id(client, attempt), token);
                 there.fence = there.fence.max(last);
-                if is_present || self.bug == Some(Bug::SameId) {
-                    next.answer(client, node, answer);
+                line.asks[attempt as usize - 1] = self.doubles && is_awaited;
+                if is_awaited {
+                    line.answer(answer);
                 }
             }
             Action::WriteBack { client, node } => {
                 let token = next.clients[client].token;
                 let fence = &mut next.places[node].node.fence;
                 *fence = token.max(*fence);
-                next.answer(client, node, Answer::In(token));
+                next.places[node].lines[client].answer(Answer::In(token));
             }
             Action::Renewal { client, node } => {
                 let id = self.id(client, next.clients[client].attempt);
                 let answer = next.places[node].node.renew(id, 2);
-                next.answer(client, node, answer);
+                next.places[node].lines[client].answer(answer);
             }
             Action::Release { client, attempt, node } => {
-                let leave = next.places[node].lines[client].releases[attempt as usize - 1]?;
+                let leave = next.places[node].lines[client].releases[attempt as usize - 1].take()?;
                 next.places[node].node.release(self.id(client, attempt), leave == Leave::Bury);
             }
             Action::Expire { node } => {
@@ -332,8 +359,7 @@ impl<const N: usize> Model for Ballot<N> {
                 next.places[node].node.expire();
             }
         }
-        // Which node is which makes no difference.
-        next.places.sort_unstable();
+        let next = next.normal();
         (next != *state).then_some(next)
     }
 
@@ -348,31 +374,35 @@ impl<const N: usize> Model for Ballot<N> {
                 !model.renews || state.clients.iter().any(|client| client.is_certain() && client.terms == 2)
             }),
             Property::sometimes("a hold after another's", |_, state: &State<N>| {
-                state.clients[1].is_certain() && state.clients[1].token < state.last || state.clients[1].is_certain() && state.clients[0].attempt > 0
+                state.clients[1].is_certain() && state.is_second
             }),
         ]
     }
 }
 
-fn three(bug: Option<Bug>) -> Ballot<3> {
-    Ballot { bug, attempts: [2, 1], rounds: 2, renews: bug.is_none(), clocks: [2, 1] }
+fn three(bug: Option<Bug>, attempts: [u8; CLIENTS]) -> Ballot<3> {
+    Ballot { bug, attempts, rounds: 1, renews: false, doubles: false, clocks: [2, 1] }
 }
 
 #[test]
 fn three_nodes_grant_one_hold_at_a_time_under_rising_tokens() {
-    must_hold("ballot, 3 nodes", Ballot::<3> { attempts: [1, 1], rounds: 2, ..three(None) });
+    must_hold("ballot, 3 nodes", Ballot { rounds: 2, renews: true, doubles: true, ..three(None, [1, 1]) });
+    must_hold("ballot, 3 nodes, begun again", Ballot { clocks: [1, 3], ..three(None, [2, 1]) });
 }
 
 #[test]
 fn five_nodes_do_too() {
-    must_hold("ballot, 5 nodes", Ballot::<5> { bug: None, attempts: [1, 1], rounds: 1, renews: false, clocks: [2, 1] });
+    must_hold(
+        "ballot, 5 nodes",
+        Ballot::<5> { bug: None, attempts: [1, 1], rounds: 1, renews: false, doubles: false, clocks: [1, 2] },
+    );
 }
 
 #[test]
 fn every_broken_rule_is_found() {
-    must_fail("ballot, largest counter", three(Some(Bug::LargestCounter)));
-    must_fail("ballot, write-back", three(Some(Bug::WriteBack)));
-    must_fail("ballot, equal token", three(Some(Bug::EqualToken)));
-    must_fail("ballot, mixed votes", three(Some(Bug::MixedVotes)));
-    must_fail("ballot, same id", three(Some(Bug::SameId)));
+    must_fail("ballot, largest counter", three(Some(Bug::LargestCounter), [2, 1]));
+    must_fail("ballot, equal token", Ballot { clocks: [1, 1], ..three(Some(Bug::EqualToken), [1, 1]) });
+    must_fail("ballot, mixed votes", three(Some(Bug::MixedVotes), [1, 1]));
+    must_fail("ballot, same id", three(Some(Bug::SameId), [2, 1]));
+    must_fail("ballot, write-back", three(Some(Bug::WriteBack), [2, 1]));
 }

@@ -100,7 +100,9 @@ impl Node {
                 };
                 (Op::Acquire(claim), NOW)
             }
-            Asked::Renew { id: of, terms } => (Op::Renew(Renew { id: id(of), ttl: TERM * terms.into(), fence: 0 }), NOW),
+            Asked::Renew { id: of, terms } => {
+                (Op::Renew(Renew { id: id(of), ttl: TERM * terms.into(), fence: 0 }), NOW)
+            }
             Asked::Release { id: of, bury } => {
                 (Op::Release(Release { id: id(of), bury: if bury { EVER } else { Duration::ZERO }, fence: 0 }), NOW)
             }
