@@ -68,18 +68,13 @@ struct Place {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 struct Line {
-    /// The last request of each attempt, unless it was carried out or lost, and the release of each.
+    /// The last request of each attempt, until it was carried out.
     asks: [bool; ATTEMPTS],
-    releases: [Option<Leave>; ATTEMPTS],
+    /// The release of each attempt, where it matters which attempt it ends.
+    releases: [bool; ATTEMPTS],
     /// The token of the reply to the present question, and whether it was heard. Only who is in is told.
     reply: Option<u8>,
     is_heard: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-enum Leave {
-    Plain,
-    Bury,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -148,13 +143,13 @@ impl<const N: usize> Ballot<N> {
                 (me.phase, me.token) = (Phase::WritingBack, token);
                 state.forget_replies(client);
             }
-            Phase::Asking | Phase::WritingBack if me.passed == 0 => {
+            Phase::Asking | Phase::WritingBack => {
                 (me.phase, me.token, me.terms) = (Phase::Held, token, 1);
                 state.fell |= token <= state.last;
                 state.is_second = state.last > 0;
                 state.last = token;
             }
-            Phase::Renewing if token >= me.token && me.passed < 2 => (me.phase, me.terms) = (Phase::Held, 2),
+            Phase::Renewing if token >= me.token => (me.phase, me.terms) = (Phase::Held, 2),
             _ => {}
         }
     }
@@ -204,15 +199,6 @@ impl<const N: usize> State<N> {
         }
     }
 
-    fn leave(&mut self, client: usize) {
-        let attempt = self.clients[client].attempt as usize - 1;
-        for place in &mut self.places {
-            let line = &mut place.lines[client];
-            let is_known = line.is_heard && !line.asks[attempt];
-            line.releases[attempt] = Some(if is_known { Leave::Plain } else { Leave::Bury });
-        }
-    }
-
     /// Which node is which makes no difference, nor what was proposed in an attempt of which nothing is left.
     fn normal(mut self) -> Self {
         for (client, me) in self.clients.iter_mut().enumerate() {
@@ -250,8 +236,8 @@ impl<const N: usize> Model for Ballot<N> {
                 }
                 _ => actions.push(Action::Leave(client)),
             }
-            let terms = if me.phase == Phase::Renewing { 2 } else { me.terms.max(1) };
-            if me.phase != Phase::Idle && me.passed < terms {
+            // The last one's end is that the client leaves.
+            if me.passed == 0 && (me.phase == Phase::Renewing || me.terms == 2) {
                 actions.push(Action::TermPasses(client));
             }
             for (node, place) in state.places.iter().enumerate() {
@@ -268,7 +254,7 @@ impl<const N: usize> Model for Ballot<N> {
                     if line.asks[attempt as usize] {
                         actions.push(Action::Acquire { client, attempt: attempt + 1, node });
                     }
-                    if line.releases[attempt as usize].is_some() {
+                    if line.releases[attempt as usize] {
                         actions.push(Action::Release { client, attempt: attempt + 1, node });
                     }
                 }
@@ -295,12 +281,16 @@ impl<const N: usize> Model for Ballot<N> {
                 next.forget_replies(client);
             }
             Action::Leave(client) => {
-                next.leave(client);
+                let me = &mut next.clients[client];
+                if self.bug == Some(Bug::SameId) {
+                    next.places.iter_mut().for_each(|place| {
+                        place.lines[client].releases[me.attempt as usize - 1] = true;
+                    });
+                }
+                *me = Client { attempt: me.attempt, tokens: me.tokens, ..Client::default() };
                 if self.bug != Some(Bug::SameId) {
                     next.forget_replies(client);
                 }
-                let me = &mut next.clients[client];
-                *me = Client { attempt: me.attempt, tokens: me.tokens, ..Client::default() };
             }
             Action::Renew(client) => {
                 next.clients[client].phase = Phase::Renewing;
@@ -343,8 +333,8 @@ impl<const N: usize> Model for Ballot<N> {
                 next.places[node].lines[client].answer(answer);
             }
             Action::Release { client, attempt, node } => {
-                let leave = next.places[node].lines[client].releases[attempt as usize - 1].take()?;
-                next.places[node].node.release(self.id(client, attempt), leave == Leave::Bury);
+                next.places[node].lines[client].releases[attempt as usize - 1] = false;
+                next.places[node].node.release(self.id(client, attempt), false);
             }
             Action::Expire { node } => {
                 let holder = next.places[node].node.holder?;

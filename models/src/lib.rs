@@ -38,7 +38,7 @@ where
     M::Action: Debug + Clone + PartialEq,
 {
     let start = Instant::now();
-    let checker = model.checker().threads(2).spawn_bfs().join();
+    let checker = model.checker().threads(2).spawn_bfs().join_and_report(&mut stateright::report::WriteReporter::new(&mut std::io::stderr()));
     checker.assert_properties();
     println!("{name}: holds in {} states, {:.1?}", checker.unique_state_count(), start.elapsed());
 }
@@ -51,7 +51,7 @@ where
     M::Action: Debug + Clone + PartialEq,
 {
     let start = Instant::now();
-    let checker = model.checker().finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
+    let checker = model.checker().finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join_and_report(&mut stateright::report::WriteReporter::new(&mut std::io::stderr()));
     let states = checker.unique_state_count();
     let found = checker.model().properties().into_iter().find_map(|property| {
         let path = checker.discovery(property.name).filter(|_| property.expectation.discovery_is_failure());
