@@ -14,10 +14,10 @@
 //! voting each, one renewal; five nodes, an attempt each.
 
 use stateright::{Model, Property};
-use tenure::proto::vote::{Electorate, Group, votes_needed};
+use tenure::proto::vote::Electorate;
 
 use crate::node::{Answer, Id, Node};
-use crate::{must_fail, must_hold};
+use crate::{majorities, must_fail, must_hold};
 
 const CLIENTS: usize = 2;
 const ATTEMPTS: usize = 2;
@@ -117,7 +117,7 @@ enum Action {
 
 impl<const N: usize> Ballot<N> {
     fn who(&self) -> Electorate {
-        Electorate(vec![Group { members: (0..N).collect(), votes: votes_needed(N, 1) }])
+        majorities([(0..N).collect()])
     }
 
     fn id(&self, client: usize, attempt: u8) -> Id {

@@ -23,12 +23,14 @@
 
 mod ballot;
 mod node;
+mod restart;
 
 use std::fmt::Debug;
 use std::hash::Hash;
 use std::time::Instant;
 
 use stateright::{Checker, HasDiscoveries, Model};
+use tenure::proto::vote::{Electorate, Group, votes_needed};
 
 /// Checks every state there is.
 fn must_hold<M>(name: &str, model: M)
@@ -38,7 +40,7 @@ where
     M::Action: Debug + Clone + PartialEq,
 {
     let start = Instant::now();
-    let checker = model.checker().threads(2).spawn_bfs().join_and_report(&mut stateright::report::WriteReporter::new(&mut std::io::stderr()));
+    let checker = model.checker().threads(2).spawn_bfs().join();
     checker.assert_properties();
     println!("{name}: holds in {} states, {:.1?}", checker.unique_state_count(), start.elapsed());
 }
@@ -51,7 +53,7 @@ where
     M::Action: Debug + Clone + PartialEq,
 {
     let start = Instant::now();
-    let checker = model.checker().finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join_and_report(&mut stateright::report::WriteReporter::new(&mut std::io::stderr()));
+    let checker = model.checker().finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
     let states = checker.unique_state_count();
     let found = checker.model().properties().into_iter().find_map(|property| {
         let path = checker.discovery(property.name).filter(|_| property.expectation.discovery_is_failure());
@@ -62,4 +64,10 @@ where
     if std::env::var_os("MODELS_VERBOSE").is_some() {
         actions.iter().for_each(|action| println!("    {action:?}"));
     }
+}
+
+/// A majority of each of these sets.
+fn majorities<const N: usize>(sets: [Vec<usize>; N]) -> Electorate {
+    let group = |members: Vec<usize>| Group { votes: votes_needed(members.len(), 1), members };
+    Electorate(sets.into_iter().map(group).collect())
 }

@@ -163,7 +163,7 @@ impl Inner {
                 Some(answer) => hear(answer, &mut votes),
                 // All have answered, and only the votes of nodes with a short memory are missing.
                 None if !is_known && self.carries(who, &votes, token, Weight::Weak) => {
-                    match self.latest_known(ballot, &votes).await {
+                    match self.latest_known(ballot, &votes, token).await {
                         Some(latest) if latest >= token => break Round::Outbid(latest),
                         Some(_) => is_known = true,
                         None => break Round::Short,
@@ -212,8 +212,9 @@ impl Inner {
 
     /// The latest token that nodes remember, of which enough have kept all that they acknowledged; those that are for the
     /// present one remember none that is later.
-    async fn latest_known(&self, ballot: &Ballot<'_>, votes: &[Vote]) -> Option<u64> {
-        let voted = |node: usize| matches!(votes[node], Vote::In { weight: Weight::Full, .. });
+    async fn latest_known(&self, ballot: &Ballot<'_>, votes: &[Vote], token: u64) -> Option<u64> {
+        // One that voted for another token may do so because it remembers a later one.
+        let voted = |node: usize| matches!(votes[node], Vote::In { fence, weight: Weight::Full, .. } if fence == token);
         let others: Vec<usize> = ballot.nodes.iter().copied().filter(|node| !voted(*node)).collect();
         let reads = others.iter().map(|node| async {
             let node = &self.nodes[*node];
