@@ -22,8 +22,11 @@
 #![allow(clippy::disallowed_methods, reason = "how long a model took is real time")]
 
 mod ballot;
+mod change;
+mod members;
 mod node;
 mod restart;
+mod ring;
 
 use std::fmt::Debug;
 use std::hash::Hash;

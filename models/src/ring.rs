@@ -1,0 +1,26 @@
+//! A key of a ring that moves from store A to store B, or is sent back by somebody who was paused: `change.rs` over two
+//! stores, each of which decides alone before or after, and both together in between. A store may be a quorum: then it
+//! is one as `ballot.rs` has it.
+//!
+//! **Bounds, and what was seen**: two rounds, two renewals of each hold; two coordinators.
+
+use crate::change::{Bug, Change};
+use crate::{must_fail, must_hold};
+
+fn moves(bug: Option<Bug>, coordinators: usize) -> Change<2> {
+    Change { bug, old: 0b01, new: [0b10, 0b01], coordinators, rounds: 2, renewals: 2, clocks: [2, 1] }
+}
+
+#[test]
+fn a_key_that_moves_lets_nobody_in_twice() {
+    must_hold("ring, one move", moves(None, 1));
+    must_hold("ring, two moves", moves(None, 2));
+}
+
+#[test]
+fn every_shortcut_is_found() {
+    must_fail("ring, no joint view", moves(Some(Bug::NoJoint), 1));
+    must_fail("ring, no wait", moves(Some(Bug::NoWait), 1));
+    must_fail("ring, no wait for claims", moves(Some(Bug::NoTtl), 1));
+    must_fail("ring, expired view", moves(Some(Bug::ExpiredView), 1));
+}
