@@ -39,6 +39,8 @@ pub(crate) enum Bug {
     NoWait,
     /// It is written when the views are over, and not the claims made under them.
     NoTtl,
+    /// It is written when the claims are over, while the old members remember tokens that the new ones never heard of.
+    NoMemory,
     /// A client begins claims under a view whose lease is over.
     ExpiredView,
     /// A node takes whatever view comes.
@@ -62,7 +64,7 @@ pub(crate) struct Change<const N: usize> {
     pub(crate) clocks: [u8; CLIENTS],
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 struct View {
     number: u8,
     /// Empty in a final view.
@@ -70,16 +72,18 @@ struct View {
     new: Set,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct State<const N: usize> {
     places: [Place; N],
     clients: [Client; CLIENTS],
     coordinators: [Coordinator; COORDINATORS],
+    /// The token of the last hold, and the coordinators that wait until it need not be remembered any more.
     last: u8,
+    awaits: u8,
     fell: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 struct Place {
     node: Node,
     view: View,
@@ -87,7 +91,7 @@ struct Place {
     promised: u8,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 struct Client {
     /// The view under which it may begin.
     view: Option<View>,
@@ -103,7 +107,7 @@ struct Client {
     awaits: [u8; 3],
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum Phase {
     #[default]
     Idle,
@@ -112,7 +116,7 @@ enum Phase {
     Renewing,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 struct Coordinator {
     step: Step,
     /// The nodes that answered in this step.
@@ -120,7 +124,7 @@ struct Coordinator {
     view: Option<View>,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum Step {
     #[default]
     Reading,
@@ -204,12 +208,33 @@ impl<const N: usize> State<N> {
             Phase::Asking => {
                 (me.phase, me.token) = (Phase::Held, token);
                 self.fell |= token <= self.last;
-                self.last = token;
+                (self.last, self.awaits) = (token, me.awaits[1]);
             }
-            Phase::Renewing if token == me.token => (me.phase, me.awaits[1]) = (Phase::Held, me.awaits[2]),
+            Phase::Renewing if token == me.token => {
+                (me.phase, me.awaits[1]) = (Phase::Held, me.awaits[2]);
+                self.awaits = me.awaits[1];
+            }
             _ => return,
         }
         (me.votes, me.awaits[2]) = ([0; 4], 0);
+    }
+
+    /// Nobody asks what a client's view is that will not begin again. Of four nodes the second and the third are members
+    /// before and after, and it makes no difference which is which.
+    fn normal(mut self) -> Self {
+        for me in self.clients.iter_mut().filter(|me| me.attempted && me.phase == Phase::Idle) {
+            (me.view, me.awaits) = (None, [0; 3]);
+        }
+        if N < 4 {
+            return self;
+        }
+        let mut other = self;
+        other.places.swap(1, 2);
+        other.clients.iter_mut().for_each(|me| me.votes.swap(1, 2));
+        for me in &mut other.coordinators {
+            me.done = me.done & !0b110 | (me.done & 0b010) << 1 | (me.done & 0b100) >> 1;
+        }
+        self.min(other)
     }
 
     /// Whether who reads the nodes may find this to be the latest view.
@@ -255,6 +280,7 @@ impl<const N: usize> Change<N> {
                 (place.view, place.promised, me.done) = (view, view.number, me.done | 1 << node);
                 if view.who().is_carried_by(|node| has(me.done, node)) {
                     (me.step, me.done) = (Step::Waiting, 0);
+                    state.awaits |= 1 << k;
                     for client in &mut state.clients {
                         client.awaits[0] |= u8::from(client.view.is_some()) << k;
                         client.awaits[1] |= u8::from(client.phase != Phase::Idle) << k;
@@ -310,12 +336,12 @@ impl<const N: usize> Model for Change<N> {
         let places = std::array::from_fn(place);
         let mut coordinators = [Coordinator::default(); COORDINATORS];
         coordinators[self.coordinators..].iter_mut().for_each(|absent| absent.step = Step::GaveUp);
-        vec![State { places, clients: [client; CLIENTS], coordinators, last: 0, fell: false }]
+        vec![State { places, clients: [client; CLIENTS], coordinators, last: 0, awaits: 0, fell: false }]
     }
 
     fn actions(&self, state: &State<N>, actions: &mut Vec<Action>) {
         for (client, me) in state.clients.iter().enumerate() {
-            if me.view.is_some() {
+            if me.view.is_some() && me.awaits[0] != 0 {
                 actions.push(Action::LeaseEnds(client));
             }
             let follows = |node: &usize| {
@@ -349,8 +375,15 @@ impl<const N: usize> Model for Change<N> {
             match me.step {
                 Step::GaveUp => {}
                 Step::Waiting => actions.push(Action::WaitEnds { coordinator }),
-                // Views lead from the old members to the new ones.
-                _ => actions.extend((0..N).map(|node| Action::Step { coordinator, node })),
+                _ => {
+                    let nodes = match (me.step, me.view) {
+                        (Step::Reading, None) => self.old,
+                        (Step::WritingFinal, _) => Set::MAX,
+                        (_, view) => view.map_or(0, |view| view.nodes()),
+                    };
+                    let asks = |node: &usize| has(nodes, *node) && !has(me.done, *node);
+                    actions.extend((0..N).filter(asks).map(|node| Action::Step { coordinator, node }));
+                }
             }
         }
     }
@@ -403,11 +436,15 @@ impl<const N: usize> Model for Change<N> {
                 if !self.may_end_wait(&next, coordinator) {
                     return None;
                 }
+                if has(next.awaits, coordinator) && self.bug != Some(Bug::NoMemory) {
+                    (next.last, next.awaits) = (0, 0);
+                }
                 let me = &mut next.coordinators[coordinator];
                 me.step = Step::WritingFinal;
                 me.view = me.view.map(|view| View { number: view.number + 1, old: 0, new: view.new });
             }
         }
+        let next = next.normal();
         (next != *state).then_some(next)
     }
 

@@ -7,7 +7,7 @@ use crate::change::{Bug, Change};
 use crate::{must_fail, must_hold};
 
 fn replace(bug: Option<Bug>, coordinators: usize) -> Change<4> {
-    let new = [0b1110, 0b1011];
+    let new = [0b1110, 0b0110];
     Change { bug, old: 0b0111, new, coordinators, rounds: 1, renewals: 0, clocks: [1, 2] }
 }
 
@@ -21,6 +21,7 @@ fn every_shortcut_is_found() {
     must_fail("members, no joint view", replace(Some(Bug::NoJoint), 1));
     must_fail("members, no wait", replace(Some(Bug::NoWait), 1));
     must_fail("members, no wait for claims", replace(Some(Bug::NoTtl), 1));
+    must_fail("members, no wait for tokens", Change { clocks: [2, 1], ..replace(Some(Bug::NoMemory), 1) });
     must_fail("members, expired view", replace(Some(Bug::ExpiredView), 1));
     must_fail("members, number not checked", replace(Some(Bug::NoCheck), 2));
     must_fail("members, no promise", replace(Some(Bug::NoPromise), 2));

@@ -22,5 +22,6 @@ fn every_shortcut_is_found() {
     must_fail("ring, no joint view", moves(Some(Bug::NoJoint), 1));
     must_fail("ring, no wait", moves(Some(Bug::NoWait), 1));
     must_fail("ring, no wait for claims", moves(Some(Bug::NoTtl), 1));
+    must_fail("ring, no wait for tokens", moves(Some(Bug::NoMemory), 1));
     must_fail("ring, expired view", moves(Some(Bug::ExpiredView), 1));
 }
