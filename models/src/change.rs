@@ -59,6 +59,8 @@ pub(crate) struct Change<const N: usize> {
     pub(crate) new: [Set; COORDINATORS],
     /// How many of them there are.
     pub(crate) coordinators: usize,
+    /// Whether clients claim anything, or only follow the views.
+    pub(crate) claims: bool,
     pub(crate) rounds: u8,
     pub(crate) renewals: u8,
     pub(crate) clocks: [u8; CLIENTS],
@@ -353,7 +355,7 @@ impl<const N: usize> Model for Change<N> {
                 actions.push(Action::Leave(client));
             }
             match me.phase {
-                Phase::Idle if me.view.is_some() && !me.attempted => actions.push(Action::Begin(client)),
+                Phase::Idle if self.claims && me.view.is_some() && !me.attempted => actions.push(Action::Begin(client)),
                 Phase::Asking | Phase::Renewing => {
                     let asks = |node: &usize| has(me.claim.nodes(), *node) && me.votes[*node] == 0;
                     actions.extend((0..N).filter(asks).map(|node| Action::Ask { client, node }));
@@ -462,7 +464,7 @@ impl<const N: usize> Model for Change<N> {
             }),
             Property::sometimes("a hold under the new members alone", |model: &Self, state: &State<N>| {
                 let mut holds = state.clients.iter().filter(|client| client.is_certain());
-                holds.any(|client| client.claim.old == 0 && client.claim.new == model.new[0])
+                !model.claims || holds.any(|client| client.claim.old == 0 && client.claim.new == model.new[0])
             }),
             Property::sometimes("a hold that was renewed across the change", |model: &Self, state: &State<N>| {
                 let crossed = |client: &Client| client.phase == Phase::Held && client.renewals == model.renewals;

@@ -7,13 +7,14 @@ use crate::change::{Bug, Change};
 use crate::{must_fail, must_hold};
 
 fn replace(bug: Option<Bug>, coordinators: usize) -> Change<4> {
-    let new = [0b1110, 0b0110];
-    Change { bug, old: 0b0111, new, coordinators, rounds: 1, renewals: 0, clocks: [1, 2] }
+    let new = [0b1110, 0b0111];
+    Change { bug, old: 0b0111, new, coordinators, claims: coordinators == 1, rounds: 1, renewals: 0, clocks: [1, 2] }
 }
 
 #[test]
 fn a_replaced_node_lets_nobody_in_twice() {
     must_hold("members, one change", replace(None, 1));
+    must_hold("members, two changes", replace(None, 2));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use crate::change::{Bug, Change};
 use crate::{must_fail, must_hold};
 
 fn moves(bug: Option<Bug>, coordinators: usize) -> Change<2> {
-    Change { bug, old: 0b01, new: [0b10, 0b01], coordinators, rounds: 2, renewals: 2, clocks: [2, 1] }
+    Change { bug, old: 0b01, new: [0b10, 0b01], coordinators, claims: true, rounds: 2, renewals: 2, clocks: [2, 1] }
 }
 
 #[test]
@@ -24,4 +24,7 @@ fn every_shortcut_is_found() {
     must_fail("ring, no wait for claims", moves(Some(Bug::NoTtl), 1));
     must_fail("ring, no wait for tokens", moves(Some(Bug::NoMemory), 1));
     must_fail("ring, expired view", moves(Some(Bug::ExpiredView), 1));
+    must_fail("ring, number not checked", moves(Some(Bug::NoCheck), 2));
+    must_fail("ring, no promise", moves(Some(Bug::NoPromise), 2));
+    must_fail("ring, fresh final", moves(Some(Bug::FreshFinal), 2));
 }
