@@ -14,6 +14,8 @@ use crate::store::{Memory, Store};
 /// | the processes of one machine | `sqlite:path` |
 /// | Redis, Valkey | `redis://[user[:password]@]host[:port][/db]`, `rediss://…`, `redis+unix:///path` |
 /// | Redis behind Sentinels | `redis-sentinel://[user[:password]@]sentinel[:port],sentinel,…/master[/db]`, `rediss-sentinel://…` |
+/// | several Redis, of which a majority decides (Redlock) | `redlock://[user[:password]@]host[:port],host,…[/db]`, `redlocks://…`, `redlock:?node=URL&node=URL&…` |
+/// | keys spread over several stores | `ring://…`, `rings://…`, `ring:?node=URL&…` |
 /// | Redis Cluster | `redis-cluster://[user[:password]@]node[:port],node,…`, `rediss-cluster://…` |
 ///
 /// # Errors
@@ -46,13 +48,17 @@ pub async fn open_store(url: &str) -> Result<Arc<dyn Store>> {
         #[cfg(feature = "redis")]
         "redis" | "rediss" | "redis+unix" | "redis-sentinel" | "rediss-sentinel" | "redis-cluster"
         | "rediss-cluster" => Ok(Arc::new(crate::store::Redis::connect(url).await?)),
+        #[cfg(feature = "redis")]
+        "redlock" | "redlocks" => Ok(Arc::new(Box::pin(crate::store::Quorum::connect(url)).await?)),
+        #[cfg(feature = "redis")]
+        "ring" | "rings" => Ok(Arc::new(Box::pin(crate::store::Ring::connect(url)).await?)),
         _ => Err(unknown(scheme)),
     }
 }
 
 fn unknown(scheme: &str) -> Error {
     let known = [
-        ("memory:", true),
+        ("memory: (for this process alone)", true),
         ("sqlite:path", cfg!(feature = "sqlite")),
         ("redis://host", cfg!(feature = "redis")),
         ("rediss://host", cfg!(feature = "redis")),
@@ -61,6 +67,8 @@ fn unknown(scheme: &str) -> Error {
         ("rediss-sentinel://host,host,host/master", cfg!(feature = "redis")),
         ("redis-cluster://host,host,host", cfg!(feature = "redis")),
         ("rediss-cluster://host,host,host", cfg!(feature = "redis")),
+        ("redlock://host,host,host", cfg!(feature = "redis")),
+        ("ring://host,host", cfg!(feature = "redis")),
     ];
     let known: Vec<&str> = known.iter().filter(|(_, built)| *built).map(|(form, _)| *form).collect();
     // What stands before a colon may be a whole URL without a scheme, with a password in it.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use libtest_mimic::{Arguments, Completion, Trial};
 use tempfile::TempDir;
 use tenure::conformance::{PROMISES, Promise, Subject};
-use tenure::store::{Atomic, Breaker, Fallback, Memory, Quorum, Store};
+use tenure::store::{Atomic, Breaker, Fallback, Memory, Quorum, Ring, Store};
 
 #[allow(dead_code, reason = "it also runs by itself")]
 #[path = "../examples/register.rs"]
@@ -26,11 +26,14 @@ fn stores() -> Vec<(&'static str, Setting)> {
         ("breaker", breaker()),
         ("fallback", fallback()),
         ("quorum", quorum()),
+        ("ring", ring()),
         ("register", one_file()),
         #[cfg(feature = "sqlite")]
         ("sqlite", sqlite()),
         #[cfg(feature = "redis")]
         ("redis", redis()),
+        #[cfg(feature = "redis")]
+        ("redlock", redlock()),
     ]
 }
 
@@ -62,6 +65,29 @@ fn quorum() -> Setting {
         named.fold(builder, |builder, (name, node)| builder.node(name, node)).build().expect("it can be built")
     };
     Arc::new(move || subject(nodes.clone(), open))
+}
+
+fn ring() -> Setting {
+    let nodes: Vec<Memory> = (0..3).map(|_| Memory::new()).collect();
+    let open = |nodes: Vec<Memory>| async {
+        let builder = Ring::builder().longest_ttl(Duration::from_secs(3600));
+        let named = nodes.into_iter().enumerate().map(|(i, node)| (format!("node-{i}"), Arc::new(node)));
+        named.fold(builder, |builder, (name, node)| builder.node(name, 1, node)).build().expect("it can be built")
+    };
+    Arc::new(move || subject(nodes.clone(), open))
+}
+
+/// Five servers that write to disk before they answer, and so vote from the start.
+#[cfg(feature = "redis")]
+fn redlock() -> Setting {
+    let servers = std::sync::OnceLock::new();
+    Arc::new(move || {
+        let start = |_| testkit::Redis::start_durable();
+        let servers: &Vec<testkit::Redis> = servers.get_or_init(|| (0..5).map(start).collect());
+        let hosts: Vec<String> = servers.iter().map(|server| format!("127.0.0.1:{}", server.port())).collect();
+        let url = format!("redlock://{}?longest_ttl=60m&node_timeout=2s", hosts.join(","));
+        subject(url, |url| async move { Quorum::connect(&url).await.expect("the servers answer") })
+    })
 }
 
 /// A file for each trial, for it is written as a whole.

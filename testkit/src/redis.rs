@@ -33,7 +33,20 @@ impl Redis {
 
     /// Starts a server with further options, as on its command line: `&["--appendonly", "yes"]`.
     pub fn start_with(options: &[&str]) -> Self {
-        let dir = tempfile::Builder::new().prefix("tenure-redis-").tempdir().expect("a temporary folder can be made");
+        Self::start_in(&std::env::temp_dir(), options)
+    }
+
+    /// Starts a server that writes each command to its file before it answers, where possible in memory that looks like a
+    /// disk: what it says of itself counts in tests, not the disk.
+    pub fn start_durable() -> Self {
+        let shm = Path::new("/dev/shm");
+        let folder = if shm.is_dir() { shm.to_owned() } else { std::env::temp_dir() };
+        Self::start_in(&folder, &["--appendonly", "yes", "--appendfsync", "always"])
+    }
+
+    fn start_in(folder: &Path, options: &[&str]) -> Self {
+        let dir = tempfile::Builder::new().prefix("tenure-redis-").tempdir_in(folder);
+        let dir = dir.expect("a temporary folder can be made");
         let options: Vec<String> = options.iter().map(ToString::to_string).collect();
         // Between looking for a free port and binding it, somebody else may take it.
         for _ in 0..5 {

@@ -56,15 +56,18 @@ pub fn votes_needed(nodes: usize, limit: u32) -> usize {
     nodes * limit / (limit + 1) + 1
 }
 
-/// How much a key prefers a node: the node with the highest score is its first choice, for everybody and in every version,
-/// and who adds or takes away a node changes nobody's choice between the others (rendezvous hashing; Thaler and
-/// Ravishankar, 1998).
-pub fn score(key: &str, node: &str) -> u64 {
+/// How much a key prefers a node of that weight: the one with the highest number is its first choice, for everybody and in
+/// every version. Who adds or takes away a node changes nobody's choice between the others, and a node's share of the keys
+/// is that of its weight (rendezvous hashing: Thaler and Ravishankar, 1998; with weights: Schindelhauer and Schomaker,
+/// 2005).
+pub fn preference(key: &str, node: &str, weight: u32) -> f64 {
     let mut hasher = SipHasher13::new();
     hasher.write(node.as_bytes());
     hasher.write_u8(0xff);
     hasher.write(key.as_bytes());
-    hasher.finish()
+    // Between 0 and 1, without either: as many bits as a double has.
+    let draw = ((hasher.finish() >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
+    -f64::from(weight) / draw.ln()
 }
 
 #[cfg(test)]

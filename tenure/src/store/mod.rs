@@ -38,8 +38,9 @@ pub use atomic::{Atomic, Loaded, Register, Step, step};
 pub use breaker::{Breaker, BreakerBuilder, BreakerState};
 pub use fallback::Fallback;
 pub use memory::Memory;
+pub(crate) use push::Told;
 pub use push::{Hub, Push, Watch};
-pub use quorum::{NodeStatus, Quorum, QuorumBuilder};
+pub use quorum::{ChangeStep, Members, NodeStatus, Quorum, QuorumBuilder, Ring, RingBuilder};
 #[cfg(all(feature = "redis", feature = "conformance"))]
 #[doc(hidden)]
 pub use redis::script as redis_script;

@@ -9,13 +9,12 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::future::poll_fn;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll};
 
-use futures_util::task::AtomicWaker;
-
 use crate::proto::{ClaimId, Grant};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{AtomicWaker, Mutex, MutexGuard};
 
 /// What a [`Watch`] reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +56,8 @@ impl Hub {
     /// Passes a grant on to its claim, if that is waiting here.
     pub fn deliver(&self, grant: &Grant) {
         if let Some(slot) = self.waiting().get(&grant.id) {
-            slot.told.store(grant.fence, Ordering::Release);
+            // An exchange as everywhere: loom would let others overlook a mere store.
+            slot.told.swap(grant.fence, Ordering::AcqRel);
             slot.waker.wake();
         }
     }
@@ -100,7 +100,47 @@ pub struct Watch(Ears);
 enum Ears {
     One(Place),
     Two(Box<Beside>),
-    All(Box<[Watch]>, Arc<AtomicU64>),
+    All(Box<Several>),
+}
+
+/// The stores among which a claim is, and how to listen at them.
+struct Several {
+    listen: Box<dyn Fn() -> Vec<Watch> + Send + Sync>,
+    watches: Vec<Watch>,
+    turn: u64,
+    told: Arc<Told>,
+}
+
+/// What those who listen for a claim at several stores and those who ask for it tell each other.
+#[derive(Debug, Default)]
+pub(crate) struct Told {
+    /// The token of a grant that was heard of; zero: of none.
+    pub(crate) fence: AtomicU64,
+    /// Goes on when the claim goes by another id somewhere, so that one has to listen anew.
+    pub(crate) turn: AtomicU64,
+}
+
+impl fmt::Debug for Several {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Several").field("watches", &self.watches).field("told", &self.told).finish_non_exhaustive()
+    }
+}
+
+impl Several {
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Push> {
+        let turn = self.told.turn.load(Ordering::Acquire);
+        if turn != self.turn {
+            // A grant may have come meanwhile.
+            (self.turn, self.watches) = (turn, (self.listen)());
+            return Poll::Ready(Push::Changed);
+        }
+        let mut pushes = self.watches.iter_mut().map(|watch| watch.poll_next(context));
+        let Some(Poll::Ready(push)) = pushes.find(Poll::is_ready) else { return Poll::Pending };
+        if let Push::Granted(fence) = push {
+            self.told.fence.store(fence, Ordering::Release);
+        }
+        Poll::Ready(Push::Changed)
+    }
 }
 
 /// Two stores, and whether the claim went to the second.
@@ -137,21 +177,16 @@ impl Watch {
 
     /// Listens at several stores, among which the claim is. None of them decides, so a grant only says that it is worth
     /// asking; `told` keeps its fence.
-    pub(crate) fn at_all(stores: Vec<Self>, told: Arc<AtomicU64>) -> Self {
-        Self(Ears::All(stores.into(), told))
+    pub(crate) fn at_all(listen: impl Fn() -> Vec<Self> + Send + Sync + 'static, told: Arc<Told>) -> Self {
+        let turn = told.turn.load(Ordering::Acquire);
+        let watches = listen();
+        Self(Ears::All(Box::new(Several { listen: Box::new(listen), watches, turn, told })))
     }
 
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Push> {
         match &mut self.0 {
             Ears::One(place) => place.slot.poll(context),
-            Ears::All(all, told) => {
-                let mut pushes = all.iter_mut().map(|watch| watch.poll_next(context));
-                let Some(Poll::Ready(push)) = pushes.find(Poll::is_ready) else { return Poll::Pending };
-                if let Push::Granted(fence) = push {
-                    told.store(fence, Ordering::Release);
-                }
-                Poll::Ready(Push::Changed)
-            }
+            Ears::All(all) => all.poll_next(context),
             Ears::Two(both) => match both.first.poll_next(context) {
                 Poll::Ready(push) if !both.went.load(Ordering::Acquire) => Poll::Ready(push),
                 Poll::Ready(_) => Poll::Ready(Push::Changed),
@@ -177,3 +212,6 @@ impl Drop for Place {
         self.hub.waiting().remove(&self.id);
     }
 }
+
+#[cfg(all(test, loom))]
+mod model;

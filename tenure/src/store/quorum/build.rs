@@ -1,11 +1,13 @@
 //! From nodes, or a URL, to a quorum.
 
+use std::fmt;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
+use super::members::{Member, Membership, Opener, View};
 use super::node::Node;
-use super::{Inner, Quorum};
+use super::{Inner, Quorum, Rule};
 use crate::env::Env;
 #[cfg(doc)]
 use crate::error::ErrorKind;
@@ -14,20 +16,29 @@ use crate::options::{invalid, within};
 use crate::store::Store;
 
 /// The nodes and the options of a [`Quorum`].
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[must_use = "nothing is made before `build`"]
 pub struct QuorumBuilder {
     nodes: Vec<(Arc<str>, Arc<dyn Store>)>,
     votes: Option<usize>,
     node_timeout: Duration,
     longest_ttl: Duration,
+    view_lease: Duration,
+    opener: Option<Opener>,
     env: Env,
+}
+
+impl fmt::Debug for QuorumBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("QuorumBuilder").field("nodes", &self.nodes).finish_non_exhaustive()
+    }
 }
 
 impl Default for QuorumBuilder {
     fn default() -> Self {
         let (node_timeout, longest_ttl) = (Duration::from_millis(250), Duration::from_secs(60));
-        Self { nodes: Vec::new(), votes: None, node_timeout, longest_ttl, env: Env::system() }
+        let view_lease = Duration::from_secs(10);
+        Self { nodes: Vec::new(), votes: None, node_timeout, longest_ttl, view_lease, opener: None, env: Env::system() }
     }
 }
 
@@ -57,6 +68,23 @@ impl QuorumBuilder {
         self
     }
 
+    /// For how long a client goes by the members that it read, the same at each: 10 s by default, 1 ms to 1 h. A change of
+    /// the members takes so long and a longest ttl.
+    pub fn view_lease(mut self, lease: Duration) -> Self {
+        self.view_lease = lease;
+        self
+    }
+
+    /// How to reach a node by its name, when one becomes a member that this client was not told of.
+    pub fn opener<O, F>(mut self, open: O) -> Self
+    where
+        O: Fn(String) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<Arc<dyn Store>>> + Send + 'static,
+    {
+        self.opener = Some(Arc::new(move |name| Box::pin(open(name.to_owned()))));
+        self
+    }
+
     /// Where time and randomness come from: the system by default.
     pub fn env(mut self, env: Env) -> Self {
         self.env = env;
@@ -70,7 +98,28 @@ impl QuorumBuilder {
     /// [`ErrorKind::Invalid`] without a node, with two of one name, or for an option that cannot be meant: it says which,
     /// and what would do.
     pub fn build(self) -> Result<Quorum> {
-        let Self { nodes, votes, node_timeout, longest_ttl, env } = self;
+        let least = self.votes;
+        let rule = |n: usize| {
+            let majority = n / 2 + 1;
+            let votes = least.unwrap_or(majority);
+            if !(majority..=n).contains(&votes) {
+                let why = if votes < majority { ": two holders could have so many each" } else { "" };
+                return Err(invalid(format!("{votes} votes of {n} nodes will not do{why}; give {majority} to {n}")));
+            }
+            Ok(Rule::Votes(votes))
+        };
+        self.build_as(rule, &[])
+    }
+
+    #[cfg(feature = "redis")]
+    pub(super) fn opener_of(mut self, opener: Opener) -> Self {
+        self.opener = Some(opener);
+        self
+    }
+
+    /// The members decide by that rule, and have those weights or else 1 each.
+    pub(super) fn build_as(self, rule: impl FnOnce(usize) -> Result<Rule>, weights: &[u32]) -> Result<Quorum> {
+        let Self { nodes, votes: _, node_timeout, longest_ttl, view_lease, opener, env } = self;
         let n = nodes.len();
         if n == 0 {
             return Err(invalid("a quorum needs nodes: give three or five"));
@@ -80,20 +129,26 @@ impl QuorumBuilder {
                 return Err(invalid(format!("two nodes of the quorum have the name {name:?}: it would vote twice")));
             }
         }
-        let majority = n / 2 + 1;
-        let votes = votes.unwrap_or(majority);
-        if !(majority..=n).contains(&votes) {
-            let why = if votes < majority { ": two holders could have so many each" } else { "" };
-            return Err(invalid(format!("{votes} votes of {n} nodes will not do{why}; give {majority} to {n}")));
-        }
+        let rule = rule(n)?;
         let millisecond = Duration::from_millis(1);
         within("node_timeout", node_timeout, (millisecond, Duration::from_secs(600)))?;
         within("longest_ttl", longest_ttl, (millisecond, Duration::from_secs(24 * 3600)))?;
+        within("view_lease", view_lease, (millisecond, Duration::from_secs(3600)))?;
+        let weight = |i: usize| weights.get(i).copied().unwrap_or(1);
+        let members = nodes.iter().enumerate();
+        let members = members.map(|(i, (name, _))| Member { name: name.to_string(), weight: weight(i) }).collect();
+        let membership = Membership { epoch: 0, groups: vec![members] };
+        let view = View { membership, groups: vec![(0..n).collect()], read_at: None };
+        let nodes = nodes.into_iter().enumerate();
+        let nodes = nodes.map(|(i, (name, store))| Arc::new(Node::new(name, store, weight(i)))).collect();
         Ok(Quorum(Arc::new(Inner {
             env,
-            members: (0..n).collect(),
-            nodes: nodes.into_iter().map(|(name, store)| Arc::new(Node::new(name, store))).collect(),
-            votes,
+            nodes: RwLock::new(nodes),
+            view: RwLock::new(Arc::new(view)),
+            reading: tokio::sync::Mutex::new(()),
+            opener,
+            rule,
+            view_lease,
             node_timeout,
             longest: longest_ttl,
             claims: Mutex::default(),

@@ -5,11 +5,12 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::env::Moment;
 use crate::proto::{Acquire, ClaimId};
+use crate::store::Told;
 
 /// All but the last byte of a claim's id.
 pub(super) type Base = [u8; 15];
@@ -46,6 +47,8 @@ pub(super) enum Standing {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Place {
     n: u8,
+    /// With which `n` somebody listens, if anybody does.
+    heard: u8,
     pub(super) standing: Standing,
 }
 
@@ -56,12 +59,14 @@ pub(super) struct Claim {
     pub(super) asks: Option<Acquire>,
     /// The token under which it was granted; zero before.
     pub(super) fence: u64,
+    /// When it was granted, by the clock of the node that told it first.
+    pub(super) since: u64,
     /// The node in whose queue it stands.
     pub(super) home: Option<usize>,
     /// In how many rounds it had its home, and not the others.
     pub(super) rounds: u32,
-    /// The fence under which it was let in somewhere, as a push said.
-    pub(super) told: Arc<AtomicU64>,
+    /// What those who listen for it say, and have to know.
+    pub(super) told: Arc<Told>,
     places: Vec<Place>,
     /// It was released: what is still there is to go.
     pub(super) is_over: bool,
@@ -75,6 +80,7 @@ impl Claim {
             id,
             asks: None,
             fence: 0,
+            since: 0,
             home: None,
             rounds: 0,
             told: Arc::default(),
@@ -94,7 +100,18 @@ impl Claim {
     }
 
     pub(super) fn stand(&mut self, node: usize, standing: Standing) {
-        self.place(node).standing = standing;
+        let place = self.place(node);
+        place.standing = standing;
+        if standing == Standing::Waits && place.n != place.heard {
+            self.told.turn.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    /// The id to listen for at that node.
+    pub(super) fn listen(&mut self, node: usize) -> ClaimId {
+        let place = self.place(node);
+        place.heard = place.n;
+        self.id(node)
     }
 
     /// Whether an answer to that id is about the claim as it is now.
@@ -105,6 +122,7 @@ impl Claim {
     /// It is being released there under its present id, and will have the next one.
     pub(super) fn leave(&mut self, node: usize) -> (ClaimId, Standing) {
         let id = self.id(node);
+        self.home = self.home.filter(|home| *home != node);
         let place = self.place(node);
         place.n = place.n.wrapping_add(1);
         (id, std::mem::take(&mut place.standing))
@@ -113,7 +131,7 @@ impl Claim {
     /// As another process made it.
     pub(super) fn is_known_as(&mut self, node: usize, id: ClaimId, standing: Standing) {
         let n = id.as_bytes()[15].wrapping_sub(self.id.as_bytes()[15]);
-        *self.place(node) = Place { n, standing };
+        *self.place(node) = Place { n, heard: n, standing };
     }
 
     /// The nodes where something of it may be.
@@ -123,7 +141,7 @@ impl Claim {
 
     /// The token of a grant that was pushed, once.
     pub(super) fn take_told(&self) -> Option<u64> {
-        Some(self.told.swap(0, Ordering::AcqRel)).filter(|fence| *fence > 0)
+        Some(self.told.fence.swap(0, Ordering::AcqRel)).filter(|fence| *fence > 0)
     }
 
     fn place(&mut self, node: usize) -> &mut Place {

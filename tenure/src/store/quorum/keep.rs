@@ -1,5 +1,6 @@
 //! Holding and leaving: renewals that top up what a bare majority lacks, and releases that reach everyone.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +18,8 @@ impl Inner {
     pub(super) async fn renew(self: &Arc<Self>, key: &Key, op: &Renew) -> Result<Reply> {
         let known = self.known(key, op.id, op.ttl).await?;
         let limit = known.asks.as_ref().map_or(Claim::ALL, |asks| asks.claim.limit());
-        let who = self.electorate(limit);
+        let view = self.fresh_view().await?;
+        let who = self.electorate(&view, key, limit);
         let ops: Vec<(usize, Op)> = {
             let mut claims = self.claims();
             let claim = claims.of(op.id, self.env.now(), op.ttl);
@@ -25,15 +27,16 @@ impl Inner {
             who.nodes().into_iter().map(renewal).collect()
         };
         let mut asked = self.send(key, ops);
-        let mut votes = vec![Vote::Pending; self.nodes.len()];
+        let mut votes = vec![Vote::Pending; self.width()];
         let mut errors = Vec::new();
         while let Some((node, op, reply)) = asked.next().await {
             self.note(node, &op, &reply);
             errors.extend(reply.as_ref().err().map(ToString::to_string));
-            votes[node] = Vote::of(reply, |now| self.nodes[node].weight(now, self.longest, Duration::ZERO));
-            if let Some((fence, reply)) = held(&who, &votes, known.fence) {
-                if let Some(claim) = self.claims().get(op.id()) {
+            votes[node] = Vote::of(reply, |now| self.node(node).vote(now, self.longest, Duration::ZERO));
+            if let Some((fence, mut reply)) = held(&who, &votes, known.fence) {
+                if let (Some(claim), Outcome::Held { since, .. }) = (self.claims().get(op.id()), &mut reply.outcome) {
                     claim.fence = fence;
+                    *since = if claim.since > 0 { claim.since } else { *since };
                 }
                 self.top_up_later(key, op.id(), missing(&votes));
                 return Ok(reply);
@@ -44,7 +47,7 @@ impl Inner {
         let is_anywhere = votes.iter().any(|vote| matches!(vote, Vote::In { .. }));
         if let (Some(asks), true, false) = (&known.asks, is_anywhere, lacking.is_empty()) {
             for (node, reply) in self.top_up(key, op.id, asks, known.fence, &lacking, op.ttl).await {
-                votes[node] = Vote::of(reply, |now| self.nodes[node].weight(now, self.longest, Duration::ZERO));
+                votes[node] = Vote::of(reply, |now| self.node(node).vote(now, self.longest, Duration::ZERO));
             }
             if let Some((_, reply)) = held(&who, &votes, known.fence) {
                 return Ok(reply);
@@ -70,7 +73,7 @@ impl Inner {
     pub(super) async fn release(self: &Arc<Self>, key: &Key, op: &Release) -> Result<Reply> {
         let known = self.known(key, op.id, self.longest).await?;
         let limit = known.asks.as_ref().map_or(Claim::ALL, |asks| asks.claim.limit());
-        let who = self.electorate(limit);
+        let who = self.electorate(&self.view(), key, limit);
         let ops: Vec<(usize, Op)> = {
             let mut claims = self.claims();
             let claim = claims.of(op.id, self.env.now(), self.longest.max(op.bury));
@@ -81,13 +84,14 @@ impl Inner {
                 (node, Op::Release(Release { id: claim.id(node), bury, fence: op.fence }))
             };
             let everywhere = known.asks.is_none() || !op.bury.is_zero() || claim.nodes().is_empty();
-            let nodes = if everywhere { who.nodes() } else { claim.nodes() };
+            let nodes = if everywhere { who.nodes() } else { Vec::new() };
+            let nodes: BTreeSet<usize> = nodes.into_iter().chain(claim.nodes()).collect();
             // What is under way will be undone when it is answered.
             nodes.into_iter().filter(|node| everywhere || claim.standing(*node) != Standing::Asked).map(leave).collect()
         };
         let expected = ops.len();
         let mut asked = self.send(key, ops);
-        let mut votes = vec![Vote::Pending; self.nodes.len()];
+        let mut votes = vec![Vote::Pending; self.width()];
         let (mut last, mut errors, mut unheard) = (None, Vec::new(), Vec::new());
         let mut answered = 0;
         while let Some((node, op, reply)) = asked.next().await {

@@ -8,10 +8,12 @@ use futures_util::future::join_all;
 use serde::Serialize;
 
 use super::claims::{Base, base};
+use super::members::is_reserved;
 use super::node::Weight;
 use super::{Inner, Quorum, unavailable};
 use crate::error::Result;
 use crate::key::Key;
+use crate::proto::vote::Electorate;
 use crate::proto::{Claim, ClaimId, Entry, Record};
 use crate::store::{Seen, Store};
 
@@ -37,10 +39,10 @@ impl Quorum {
     /// Nothing is left behind.
     pub async fn nodes(&self) -> Vec<NodeStatus> {
         let wall = self.0.env.wall();
-        join_all(self.0.members.iter().map(|node| async {
-            let node = &self.0.nodes[*node];
+        join_all(self.0.view().nodes().into_iter().map(|node| async move {
+            let node = self.0.node(node);
             let answer = node.query(&self.0.env, self.0.node_timeout, node.store.ping()).await;
-            let votes = node.weight(wall, self.0.longest, std::time::Duration::ZERO) > Weight::None;
+            let votes = node.vote(wall, self.0.longest, std::time::Duration::ZERO) > Weight::None;
             let error = answer.err().map(|error| error.to_string());
             NodeStatus { name: node.name.to_string(), up: error.is_none(), error, votes }
         }))
@@ -55,15 +57,19 @@ impl Quorum {
 }
 
 impl Inner {
-    /// Asks all members; the answers of those that gave one, which are enough to carry a vote.
-    async fn ask_members<T, F>(&self, query: impl Fn(Arc<dyn Store>) -> F) -> Result<Vec<(usize, T)>>
+    /// Asks all of them; the answers of those that gave one, which are enough to carry a vote.
+    pub(super) async fn ask_all<T, F>(
+        &self,
+        who: &Electorate,
+        query: impl Fn(Arc<dyn Store>) -> F,
+    ) -> Result<Vec<(usize, T)>>
     where
         F: Future<Output = Result<T>>,
     {
-        let asked = self.members.iter().map(|node| {
-            let member = &self.nodes[*node];
-            let answer = member.query(&self.env, self.node_timeout, query(member.store.clone()));
-            async move { (*node, answer.await) }
+        let asked = who.nodes().into_iter().map(|node| {
+            let member = self.node(node);
+            let query = query(member.store.clone());
+            async move { (node, member.query(&self.env, self.node_timeout, query).await) }
         });
         let (mut answers, mut errors) = (Vec::new(), Vec::new());
         for (node, answer) in join_all(asked).await {
@@ -72,7 +78,7 @@ impl Inner {
                 Err(error) => errors.push(error.to_string()),
             }
         }
-        match self.electorate(Claim::ALL).is_carried_by(|node| answers.iter().any(|(other, _)| *other == node)) {
+        match who.is_carried_by(|node| answers.iter().any(|(other, _)| *other == node)) {
             true => Ok(answers),
             false => Err(unavailable(format!("too few nodes of the quorum answered: {}", errors.join("; ")))),
         }
@@ -80,7 +86,9 @@ impl Inner {
 
     /// The record as the nodes that answer have it: those who are in at enough of them, and everyone who waits anywhere.
     pub(super) async fn read(&self, key: &Key) -> Result<Seen> {
-        let seen = self.ask_members(|store| async move { store.read(key).await }).await?;
+        let seen = self
+            .ask_all(&self.electorate(&self.view(), key, Claim::ALL), |store| async move { store.read(key).await })
+            .await?;
         let mut now: Vec<u64> = seen.iter().map(|(_, seen)| seen.now).collect();
         now.sort_unstable();
         let mut record = Record::default();
@@ -99,7 +107,7 @@ impl Inner {
                 queue.entry(base(entry.id)).or_insert_with(|| entry.clone());
             }
         }
-        let who = self.electorate(if record.limit == 0 { Claim::ALL } else { record.limit });
+        let who = self.electorate(&self.view(), key, if record.limit == 0 { Claim::ALL } else { record.limit });
         let is_in = |nodes: &[usize]| who.is_carried_by(|node| nodes.contains(&node));
         for (id, (entry, nodes)) in holders {
             // Who is in at one node alone is on the way.
@@ -118,7 +126,9 @@ impl Inner {
 
     /// Where a claim of that id stands, and under which ids, as the nodes tell.
     pub(super) async fn find(&self, key: &Key, id: ClaimId) -> Result<Vec<(usize, Entry)>> {
-        let seen = self.ask_members(|store| async move { store.read(key).await }).await?;
+        let seen = self
+            .ask_all(&self.electorate(&self.view(), key, Claim::ALL), |store| async move { store.read(key).await })
+            .await?;
         let all = seen.into_iter().flat_map(|(node, Seen { record, .. })| {
             record.holders.into_iter().chain(record.queue).map(move |entry| (node, entry))
         });
@@ -126,12 +136,13 @@ impl Inner {
     }
 
     pub(super) async fn scan(&self) -> Result<Vec<Key>> {
-        let names = self.ask_members(|store| async move { store.scan().await }).await?;
-        let names: BTreeSet<Key> = names.into_iter().flat_map(|(_, names)| names).collect();
+        let names = self.ask_all(&self.everybody(&self.view()), |store| async move { store.scan().await }).await?;
+        let names: BTreeSet<Key> =
+            names.into_iter().flat_map(|(_, names)| names).filter(|name| !is_reserved(name)).collect();
         Ok(names.into_iter().collect())
     }
 
     pub(super) async fn ping(&self) -> Result<()> {
-        self.ask_members(|store| async move { store.ping().await }).await.map(drop)
+        self.ask_all(&self.everybody(&self.view()), |store| async move { store.ping().await }).await.map(drop)
     }
 }

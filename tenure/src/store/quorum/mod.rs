@@ -22,31 +22,42 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
 
 use self::claims::Claims;
-use self::node::Node;
+use self::members::{Opener, View};
+use self::node::{Node, Preference};
 use super::{Seen, Store, Traits, Watch};
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
-use crate::proto::vote::Electorate;
-use crate::proto::{ClaimId, Op, Reply};
+use crate::proto::vote::{Electorate, Group, votes_needed};
+use crate::proto::{Claim, ClaimId, Op, Reply};
 
 mod acquire;
 mod build;
+mod change;
 mod claims;
 mod keep;
+#[cfg(feature = "redis")]
+mod lazy;
 mod look;
+mod members;
 mod node;
+mod ring;
 mod round;
+mod tally;
+#[cfg(feature = "redis")]
+mod url;
 
 pub use build::QuorumBuilder;
+pub use change::{ChangeStep, Members};
 pub use look::NodeStatus;
+pub use ring::{Ring, RingBuilder};
 
 /// A store over several stores, of which a majority decides: Redlock. Clones share it.
 ///
@@ -67,13 +78,14 @@ pub use look::NodeStatus;
 /// ```
 ///
 /// By URL: `redlock://[user[:password]@]host[:port],host[:port],…[/database][?option=value&…]`, where the options are those
-/// of `redis://` and the ones below; `redlock+tls://…` for TLS; or `redlock:?node=URL&node=URL`, each URL percent-encoded, for
+/// of `redis://` and the ones below; `redlocks://…` for TLS; or `redlock:?node=URL&node=URL`, each URL percent-encoded, for
 /// nodes of any kind, say each behind Sentinels of its own.
 ///
 /// | option | meaning | without it |
 /// | --- | --- | --- |
 /// | `votes` | how many nodes must agree; no less than a majority | a majority |
 /// | `node_timeout` | how long one node's answer is awaited | `250ms` |
+/// | `view_lease` | for how long a client goes by the members that it read | `10s` |
 /// | `longest_ttl` | the longest ttl that any client may ask for, and so for how long a node that lost its memory has no vote | `60s` |
 ///
 /// # Guarantees
@@ -92,10 +104,16 @@ pub struct Quorum(Arc<Inner>);
 struct Inner {
     env: Env,
     /// All nodes that were ever a member; their numbers stay.
-    nodes: Vec<Arc<Node>>,
-    members: Vec<usize>,
-    votes: usize,
+    nodes: RwLock<Vec<Arc<Node>>>,
+    /// Who are members now, as far as this client knows.
+    view: RwLock<Arc<View>>,
+    /// Only one reads anew who are members.
+    reading: tokio::sync::Mutex<()>,
+    /// Makes the store of a member that this client was not told of.
+    opener: Option<Opener>,
+    rule: Rule,
     node_timeout: Duration,
+    view_lease: Duration,
     longest: Duration,
     claims: Mutex<Claims>,
     /// How many rounds of voting there were, and how many ended without a decision though nobody held the lock.
@@ -110,22 +128,57 @@ impl Quorum {
     }
 }
 
+/// Who decides about a lock.
+#[derive(Clone, Copy, Debug)]
+enum Rule {
+    /// So many of the members, and more where the lock's limit asks for it.
+    Votes(usize),
+    /// The one member that the lock's name prefers.
+    Ring,
+}
+
 impl Inner {
+    fn node(&self, node: usize) -> Arc<Node> {
+        self.nodes.read().unwrap_or_else(PoisonError::into_inner)[node].clone()
+    }
+
+    fn view(&self) -> Arc<View> {
+        self.view.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn claims(&self) -> MutexGuard<'_, Claims> {
         self.claims.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Who decides on a claim of a lock of that limit.
-    fn electorate(&self, limit: u32) -> Electorate {
-        let votes = crate::proto::vote::votes_needed(self.members.len(), limit).max(self.votes);
-        Electorate(vec![crate::proto::vote::Group { members: self.members.clone(), votes }])
+    /// Who decides on a claim of that lock.
+    fn electorate(&self, view: &View, key: &Key, limit: u32) -> Electorate {
+        let group = |members: &Vec<usize>| match self.rule {
+            Rule::Votes(least) => {
+                let votes = votes_needed(members.len(), limit).max(least.min(members.len()));
+                Group { members: members.clone(), votes }
+            }
+            Rule::Ring => {
+                let prefers = |node: &usize| Preference::of(key.as_str(), &self.node(*node));
+                Group { members: members.iter().copied().max_by_key(prefers).into_iter().collect(), votes: 1 }
+            }
+        };
+        Electorate(view.groups.iter().map(group).collect())
+    }
+
+    /// Whose answers are enough to know all names.
+    fn everybody(&self, view: &View) -> Electorate {
+        let group = |members: &Vec<usize>| match self.rule {
+            Rule::Votes(_) => Group { members: members.clone(), votes: votes_needed(members.len(), Claim::ALL) },
+            Rule::Ring => Group { members: members.clone(), votes: members.len() },
+        };
+        Electorate(view.groups.iter().map(group).collect())
     }
 }
 
 impl fmt::Debug for Quorum {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let nodes: Vec<&Node> = self.0.members.iter().map(|node| &*self.0.nodes[*node]).collect();
-        f.debug_struct("Quorum").field("nodes", &nodes).field("votes", &self.0.votes).finish_non_exhaustive()
+        let nodes: Vec<Arc<Node>> = self.0.view().nodes().into_iter().map(|node| self.0.node(node)).collect();
+        f.debug_struct("Quorum").field("rule", &self.0.rule).field("nodes", &nodes).finish_non_exhaustive()
     }
 }
 
@@ -159,14 +212,18 @@ impl Store for Quorum {
     }
 
     fn watch(&self, key: &Key, id: ClaimId) -> Watch {
-        let (now, claim) = (self.0.env.now(), id);
-        let (told, ids) = {
-            let mut claims = self.0.claims();
-            let claim = claims.of(claim, now, Duration::ZERO);
-            (claim.told.clone(), self.0.members.iter().map(|node| (*node, claim.id(*node))).collect::<Vec<_>>())
+        let told = self.0.claims().of(id, self.0.env.now(), Duration::ZERO).told.clone();
+        let (inner, key) = (self.0.clone(), key.clone());
+        let listen = move || {
+            let nodes = inner.electorate(&inner.view(), &key, Claim::ALL).nodes();
+            let ids: Vec<(usize, ClaimId)> = {
+                let mut claims = inner.claims();
+                let claim = claims.of(id, inner.env.now(), Duration::ZERO);
+                nodes.into_iter().map(|node| (node, claim.listen(node))).collect()
+            };
+            ids.into_iter().map(|(node, id)| inner.node(node).store.watch(&key, id)).collect()
         };
-        let watches = ids.into_iter().map(|(node, id)| self.0.nodes[node].store.watch(key, id));
-        Watch::at_all(watches.collect(), told)
+        Watch::at_all(listen, told)
     }
 
     async fn read(&self, key: &Key) -> Result<Seen> {
@@ -182,9 +239,10 @@ impl Store for Quorum {
     }
 
     fn traits(&self) -> Traits {
-        let all: Vec<Traits> = self.0.members.iter().map(|node| self.0.nodes[*node].store.traits()).collect();
+        let nodes = self.0.view().nodes();
+        let all: Vec<Traits> = nodes.into_iter().map(|node| self.0.node(node).store.traits()).collect();
         Traits {
-            kind: "redlock",
+            kind: if matches!(self.0.rule, Rule::Ring) { "ring" } else { "redlock" },
             queue: false,
             fence: true,
             push: all.iter().all(|one| one.push),

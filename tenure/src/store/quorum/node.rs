@@ -3,6 +3,7 @@
 //! A node that was silent for its whole time, or could not be reached, is left alone for a while that doubles with each
 //! further failure; then one request tries it. So it costs an acquisition its time once, and then nothing.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -11,6 +12,7 @@ use std::time::Duration;
 use crate::env::{Env, Moment};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
+use crate::proto::vote::preference;
 use crate::proto::{Op, Outcome, Reply};
 use crate::store::Store;
 
@@ -20,9 +22,35 @@ const REST: (Duration, Duration) = (Duration::from_millis(100), Duration::from_s
 pub(super) struct Node {
     pub(super) name: Arc<str>,
     pub(super) store: Arc<dyn Store>,
+    /// How large a share of the keys it is to have in a ring, against the others.
+    pub(super) weight: u32,
     failures: AtomicU32,
     /// Until when it is left alone.
     rests_until: AtomicU64,
+}
+
+/// How much a lock's name prefers a node, in comparison with others; by its weight.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Preference(f64);
+
+impl Preference {
+    pub(super) fn of(key: &str, node: &Node) -> Self {
+        Self(preference(key, &node.name, node.weight))
+    }
+}
+
+impl Eq for Preference {}
+
+impl PartialOrd for Preference {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Preference {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.total_cmp(&other.0)
+    }
 }
 
 /// How much an answer of a node counts, which depends on for how long it has kept all that it acknowledged.
@@ -37,8 +65,8 @@ pub(super) enum Weight {
 }
 
 impl Node {
-    pub(super) fn new(name: Arc<str>, store: Arc<dyn Store>) -> Self {
-        Self { name, store, failures: AtomicU32::new(0), rests_until: AtomicU64::new(0) }
+    pub(super) fn new(name: Arc<str>, store: Arc<dyn Store>, weight: u32) -> Self {
+        Self { name, store, weight, failures: AtomicU32::new(0), rests_until: AtomicU64::new(0) }
     }
 
     /// Whether it is asked now; false for a node that failed lately.
@@ -66,7 +94,7 @@ impl Node {
     }
 
     /// How much an answer counts that was given then by the node's clock.
-    pub(super) fn weight(&self, now: u64, longest: Duration, memory: Duration) -> Weight {
+    pub(super) fn vote(&self, now: u64, longest: Duration, memory: Duration) -> Weight {
         let kept = now.saturating_sub(self.store.traits().kept_since);
         let micros = |duration: Duration| duration.as_micros() as u64;
         match () {
@@ -74,6 +102,15 @@ impl Node {
             () if kept < micros(longest).saturating_add(micros(memory)) => Weight::Weak,
             () => Weight::Full,
         }
+    }
+
+    /// Why it has no vote yet.
+    pub(super) fn is_young(&self, longest: Duration) -> String {
+        format!(
+            "{}: has no vote before it has kept its memory for {longest:?}, the longest ttl; it does not write to disk \
+                 before it answers, and was started lately",
+            self.name
+        )
     }
 
     fn admit(&self, env: &Env, limit: Duration) -> Result<()> {

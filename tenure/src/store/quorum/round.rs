@@ -60,7 +60,7 @@ impl Inner {
         for (node, op) in ops {
             let (inner, key) = (self.clone(), key.clone());
             under_way.push(Box::pin(async move {
-                let reply = inner.nodes[node].ask(&inner.env, inner.node_timeout, &key, &op).await;
+                let reply = inner.node(node).ask(&inner.env, inner.node_timeout, &key, &op).await;
                 (node, op, reply)
             }) as BoxFuture<'static, Answer>);
         }
@@ -132,7 +132,7 @@ impl Inner {
         let give_up = self.env.now() + self.longest;
         let op = Op::Release(release);
         while self.env.now() < give_up {
-            let reply = self.nodes[node].ask(&self.env, self.node_timeout, key, &op).await;
+            let reply = self.node(node).ask(&self.env, self.node_timeout, key, &op).await;
             if !reply.as_ref().is_err_and(Error::is_transient) {
                 self.note(node, &op, &reply);
                 return;
