@@ -12,10 +12,11 @@
 
 use stateright::{Model, Property};
 
+use self::state::{Action, CLIENTS, Client, Line, Phase, Place, Quarantine, State, Weight, id};
 use crate::node::{Answer, Id, Node};
 use crate::{majorities, must_fail, must_hold};
 
-const CLIENTS: usize = 2;
+mod state;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Bug {
@@ -39,142 +40,6 @@ struct Restart<const N: usize> {
     stale: bool,
     renews: bool,
     clocks: [u8; CLIENTS],
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct State<const N: usize> {
-    places: [Place; N],
-    clients: [Client; CLIENTS],
-    restarts: u8,
-    is_saved: bool,
-    last: u8,
-    fell: bool,
-    was_weak: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-struct Place {
-    node: Node,
-    saved: Option<Node>,
-    weight: Weight,
-    lines: [Line; CLIENTS],
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-struct Line {
-    vote: Option<(u8, Weight)>,
-    was_read: bool,
-    quarantine: Quarantine,
-}
-
-/// Whether a client may be certain by what it sent before the node's restart.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-enum Quarantine {
-    #[default]
-    Over,
-    Lasts,
-    /// Until the renewal that is under way has succeeded: it was sent after the restart.
-    Renewing,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-enum Weight {
-    None,
-    Weak,
-    Full,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-struct Client {
-    phase: Phase,
-    attempt: u8,
-    round: u8,
-    token: u8,
-    renewed: bool,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-enum Phase {
-    #[default]
-    Idle,
-    Asking,
-    Held,
-    Renewing,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Action {
-    Begin(usize),
-    AskAgain(usize),
-    Ask {
-        client: usize,
-        node: usize,
-    },
-    Read {
-        client: usize,
-        node: usize,
-    },
-    Renew(usize),
-    /// By its own will, or because its time has passed.
-    Leave(usize),
-    Expire {
-        node: usize,
-    },
-    Save {
-        node: usize,
-    },
-    Restart {
-        node: usize,
-        stale: bool,
-    },
-    QuarantineEnds {
-        node: usize,
-    },
-}
-
-fn id(client: usize, attempt: u8) -> Id {
-    client as Id * 2 + attempt
-}
-
-impl Client {
-    fn is_certain(&self) -> bool {
-        matches!(self.phase, Phase::Held | Phase::Renewing)
-    }
-}
-
-impl<const N: usize> State<N> {
-    fn lines(&self, client: usize) -> impl Iterator<Item = &Line> {
-        self.places.iter().map(move |place| &place.lines[client])
-    }
-
-    fn each_line(&mut self, client: usize, change: impl Fn(&mut Line)) {
-        self.places.iter_mut().for_each(|place| change(&mut place.lines[client]));
-    }
-
-    fn carries(&self, client: usize, token: u8, enough: Weight) -> bool {
-        let vote = |node: usize| self.places[node].lines[client].vote;
-        let who = majorities([(0..N).collect()]);
-        who.is_carried_by(|node| vote(node).is_some_and(|(other, weight)| other == token && weight >= enough))
-    }
-
-    /// The latest token under which the claim is in, if it is in at a majority under no single one.
-    fn outbid(&self, client: usize) -> Option<u8> {
-        let who = majorities([(0..N).collect()]);
-        let is_in = |node: usize| self.places[node].lines[client].vote.is_some_and(|(_, weight)| weight > Weight::None);
-        let latest = self.lines(client).filter_map(|line| line.vote).map(|(token, _)| token).max();
-        latest.filter(|_| who.is_carried_by(is_in))
-    }
-
-    fn propose(&mut self, client: usize, token: u8) {
-        let me = &mut self.clients[client];
-        (me.phase, me.round, me.token) = (Phase::Asking, me.round + 1, token);
-        self.each_line(client, |line| (line.vote, line.was_read) = (None, false));
-    }
-
-    fn leave(&mut self, client: usize) {
-        self.clients[client] = Client { attempt: self.clients[client].attempt, ..Client::default() };
-        self.each_line(client, |line| *line = Line::default());
-    }
 }
 
 impl<const N: usize> Restart<N> {
