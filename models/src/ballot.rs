@@ -1,17 +1,22 @@
 //! Claims and tokens over nodes that keep their memory.
 //!
-//! **What it models.** Two clients that acquire, are outbid, give up, hold, renew, are too late, release and begin again.
-//! A request may be carried out at any time after it was sent, also long after its client went on, any number of times,
-//! or never; a reply may come at any time until its client asks something else, or never. So messages are lost,
-//! doubled, late, and overtake each other. Clients' clocks stand still, one ahead of the other: tokens cannot rest on
-//! them. Nodes are [`Node`]s, which are the rule itself.
+//! **What it models.** Two clients that acquire, are outbid, give up, hold, renew, are too late, and begin again. A
+//! request may be carried out at any time after it was sent, also long after its client went on, or never, and where
+//! `doubles` is set more than once while its answer is awaited; a reply may come at any time until its client asks
+//! something else, or never. So messages are lost, doubled, late, and overtake each other. Clients' clocks stand
+//! still, one ahead of the other: tokens cannot rest on them. Nodes are [`Node`](crate::node::Node)s, which are the
+//! rule itself.
+//!
+//! A release is not a message of its own, except where a bug makes it matter which attempt it ends: once its client has
+//! left, a claim may go at any moment, as one whose time has passed, and that is all that a release can do.
 //!
 //! **What it leaves out.** The common queue: it only makes collisions rarer, and a claim let in from it is a vote for a
-//! token like any other. Graves are kept for ever: an id that comes back after its grave has gone is a claim that
-//! nobody counts, and stands in the way for a ttl at most; here one does that where a node's release needed no grave.
+//! token like any other. Graves: an id that comes back after its client has left is a claim that nobody counts; here it
+//! always may. Of the requests of one attempt to one node, the last: those before it are lost.
 //!
-//! **Bounds, and what was seen**: three nodes, at most two attempts by one client and one by the other, two rounds of
-//! voting each, one renewal; five nodes, an attempt each.
+//! **Bounds, and what was seen.** Three nodes, an attempt each of two rounds and a renewal, messages doubled: 940,000
+//! states, 4 s. Two attempts by one client: 73,000. Five nodes, an attempt each of two rounds: 48,000. The broken rules
+//! are found after 9 to 24 steps, in at most 470,000 states.
 
 use stateright::{Model, Property};
 use tenure::proto::vote::Electorate;

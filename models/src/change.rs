@@ -18,7 +18,13 @@
 //!
 //! A client reads the views of its nodes and follows the latest: it needs to have read a majority of each of that one's
 //! groups. It begins and renews claims under a view only until its lease is over; a claim goes on under its view for
-//! its ttl. Asking a node is one step: late messages are the subject of `ballot.rs`.
+//! its ttl.
+//!
+//! **Tokens.** A new member has never heard of the tokens that the old ones remember. So the wait lasts until none has
+//! to be remembered that was granted before the joint view: the lease, the ttl, and the memory of tokens after that.
+//!
+//! **What it leaves out.** Late messages: asking a node is one step, and `ballot.rs` has the rest. A client reads the
+//! views of its nodes in one step.
 
 use stateright::{Model, Property};
 

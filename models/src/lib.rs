@@ -6,6 +6,7 @@
 //! | `restart.rs` | a node that lost its memory, or came back with an old one |
 //! | `members.rs` | members that change while locks are held |
 //! | `ring.rs` | a key that moves from one store to another |
+//! | `change.rs` | what the last two have in common |
 //!
 //! A model that finds nothing wrong says nothing until it has been seen to find something: each comes with variants in
 //! which one rule is broken, and of each a counterexample must be found. `node.rs` is a node: it answers by the rule
@@ -16,7 +17,9 @@
 //! does: a node may let go of a claim only when its client has ceased to be certain, and then at any moment, or never.
 //! So whatever holds here holds for every ttl, delay and pause, as long as clocks go at the same rate.
 //!
-//! Run one, and see how many states it has: `cargo test -p models -- --nocapture ballot`.
+//! Run one, and see how many states it has: `cargo test -p models -- --nocapture ballot`. With `MODELS_VERBOSE=1` each
+//! counterexample is told step by step; a node's number there is its place in the order in which nodes are sorted
+//! after each step, where it makes no difference which is which.
 
 #![cfg(test)]
 #![allow(clippy::disallowed_methods, reason = "how long a model took is real time")]

@@ -1,5 +1,5 @@
-//! One node, small enough to be copied into each state, that answers by the rule itself: for each operation it becomes a
-//! [`Record`], and what the rule left of that is what it is afterwards.
+//! One node, small enough to be copied into each state, that answers by the rule itself: for each operation it becomes
+//! a [`Record`], and what the rule left of that is what it is afterwards.
 
 use std::cell::RefCell;
 use std::collections::HashMap;

@@ -5,10 +5,15 @@
 //! that was sent before its restart is over (the longest ttl), and after that a weak one: it counts under a token that
 //! is later than what enough others remember. A vote that was heard stays heard when its node restarts.
 //!
-//! **What it leaves out.** Late and doubled messages: `ballot.rs` has them; a request that got no answer is one that was
-//! never carried out, or a claim whose time will pass. A weak node stays weak, as if tokens were remembered for ever.
+//! **What it leaves out.** Late and doubled messages: `ballot.rs` has them; a request that got no answer is one that
+//! was never carried out, or a claim whose time will pass. A weak node stays weak, as if tokens were remembered for
+//! ever. That the clock has to do where so many have forgotten that nobody can know: then nothing is promised about
+//! tokens but by the clock, and here nobody gets in.
 //!
-//! **Bounds, and what was seen**: see the tests below.
+//! **Bounds, and what was seen.** Three nodes, two restarts, one of which may bring back what was saved once, an
+//! attempt each of two rounds and a renewal: 210,000 states. Two attempts by one client, one restart: 72,000. Five
+//! nodes, two restarts: 50,000. Each below 1 s. The shortcuts are found after 7 to 13 steps. One of them, a vote for a
+//! later token that counts as knowing of none, was in the quorum once, and found here.
 
 use stateright::{Model, Property};
 

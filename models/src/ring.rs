@@ -2,7 +2,8 @@
 //! stores, each of which decides alone before or after, and both together in between. A store may be a quorum: then it
 //! is one as `ballot.rs` has it.
 //!
-//! **Bounds, and what was seen**: two rounds, two renewals of each hold; two coordinators.
+//! **Bounds, and what was seen.** An attempt each of two rounds and two renewals, one move: 10,000 states; two:
+//! 170,000, below 1 s. The shortcuts are found after 8 to 16 steps.
 
 use crate::change::{Bug, Change};
 use crate::{must_fail, must_hold};

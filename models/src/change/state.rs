@@ -49,7 +49,8 @@ pub(super) struct Client {
     /// The view under which its claim was sent last, and the tokens under which it is in.
     pub(super) claim: View,
     pub(super) votes: [u8; 4],
-    /// The coordinators that wait for the end of its view, of its claim, and of its claim once it is renewed; a bit each.
+    /// The coordinators that wait for the end of its view, of its claim, and of its claim once it is renewed; a bit
+    /// each.
     pub(super) awaits: [u8; 3],
 }
 
@@ -165,8 +166,8 @@ impl<const N: usize> State<N> {
         (me.votes, me.awaits[2]) = ([0; 4], 0);
     }
 
-    /// Nobody asks what a client's view is that will not begin again. Of four nodes the second and the third are members
-    /// before and after, and it makes no difference which is which.
+    /// Nobody asks what a client's view is that will not begin again. Of four nodes the second and the third are
+    /// members before and after, and it makes no difference which is which.
     pub(super) fn normal(mut self) -> Self {
         for me in self.clients.iter_mut().filter(|me| me.attempted && me.phase == Phase::Idle) {
             (me.view, me.awaits) = (None, [0; 3]);
