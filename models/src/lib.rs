@@ -51,7 +51,7 @@ where
     println!("{name}: holds in {} states, {:.1?}", checker.unique_state_count(), start.elapsed());
 }
 
-/// Checks that a counterexample is found, and says how many steps the shortest has.
+/// Checks that a counterexample is found, and says how many steps it has; a shorter one may exist.
 fn must_fail<M>(name: &str, model: M)
 where
     M: Model + Send + Sync + 'static,
