@@ -1,0 +1,1 @@
+//! Members come and go while locks are held.

@@ -1,0 +1,1 @@
+//! Keys are spread by weight, few move, and no hold is lost or doubled by it.
