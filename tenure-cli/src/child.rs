@@ -39,11 +39,16 @@ pub(crate) struct Child {
 
 impl Child {
     /// Starts it. `environment` overrides what is inherited. Call it on the main thread: the command dies with the
-    /// thread that starts it.
-    pub(crate) fn spawn(command: &[OsString], environment: &[(&str, String)], foreground: bool) -> io::Result<Self> {
+    /// thread that starts it. `as_json`: how it is told that it cannot be run.
+    pub(crate) fn spawn(
+        command: &[OsString],
+        environment: &[(&str, String)],
+        foreground: bool,
+        as_json: bool,
+    ) -> io::Result<Self> {
         let child = Command::new(this_program()?)
             .arg0("tenure")
-            .args(exec::arguments(foreground))
+            .args(exec::arguments(foreground, as_json))
             .args(command)
             .envs(environment.iter().map(|(name, value)| (name, value)))
             .process_group(0)

@@ -6,14 +6,15 @@ use std::time::Duration;
 use clap::CommandFactory;
 use tenure::Locks;
 
-use crate::args::{Cli, Command, Run, Try};
+use crate::args::{Cli, Command, How, Run, Try};
 use crate::exit::{DECLINED, Failure, Result};
 use crate::look::{HolderJson, LockJson, details, is_free, list, who};
 use crate::out::{print, say};
 use crate::report::{News, Report, by};
 use crate::run::Job;
+use crate::store::Choice;
 use crate::text::{Paint, json, printable};
-use crate::{run, store, watch};
+use crate::{quorum, run, watch};
 
 /// Carries out what was asked for, and gives the exit code.
 pub(crate) async fn run(cli: Cli) -> Result<u8> {
@@ -24,18 +25,27 @@ pub(crate) async fn run(cli: Cli) -> Result<u8> {
         print(&String::from_utf8_lossy(&script))?;
         return Ok(0);
     }
-    let url = store::url(cli.store.as_deref())?;
+    let store = Choice::of(cli.store.as_deref())?;
     match cli.command {
         Command::Run(Run { name, wait, no_wait, how, command }) => {
             let wait = if no_wait { Some(Duration::ZERO) } else { wait };
-            return run::run(&url, Job { name, how, wait, command }, as_json).await;
+            return run::run(&store, Job { name, how, wait, command }, as_json).await;
         }
         Command::Try(Try { name, how, command }) if !command.is_empty() => {
-            return run::run(&url, Job { name, how, wait: Some(Duration::ZERO), command }, as_json).await;
+            return run::run(&store, Job { name, how, wait: Some(Duration::ZERO), command }, as_json).await;
+        }
+        Command::Quorum(action) => {
+            quorum::quorum(&store, action, as_json).await?;
+            return Ok(0);
+        }
+        Command::Watch { name, interval } => {
+            watch::watch(&store, name.as_deref(), interval, as_json).await?;
+            return Ok(0);
         }
         _ => {}
     }
-    let locks = tenure::open(&url).await?;
+    let quiet = as_json || matches!(&cli.command, Command::Try(Try { how, .. }) if how.quiet);
+    let locks = look(&store, quiet).await?;
     match cli.command {
         Command::Try(Try { name, how, .. }) => return try_only(&locks, &name, &how, as_json).await,
         Command::Break { name, yes } => return break_lock(&locks, &name, yes, as_json).await,
@@ -53,20 +63,35 @@ pub(crate) async fn run(cli: Cli) -> Result<u8> {
             let info = locks.info(&name).await?;
             print(&if as_json { json(&LockJson::from(&info)) } else { details(&info, Paint::on(&stdout())) })?;
         }
-        Command::Watch { name, interval } => watch::watch(&locks, name.as_deref(), interval, as_json).await?,
-        Command::Run(_) | Command::Completions { .. } => unreachable!("done above"),
+        Command::Run(_) | Command::Watch { .. } | Command::Quorum(_) | Command::Completions { .. } => {
+            unreachable!("done above")
+        }
     }
     Ok(0)
 }
 
-async fn try_only(locks: &Locks, name: &str, how: &crate::args::How, as_json: bool) -> Result<u8> {
-    let info = locks.info(name).await?;
-    if is_free(&info, how)? {
-        return Ok(0);
+/// Opens the store to look. In one that is not there yet nothing is held, as in an empty one.
+async fn look(store: &Choice, quiet: bool) -> Result<Locks> {
+    let missing = match store.look().await? {
+        Ok(locks) => return Ok(locks),
+        Err(missing) => missing,
+    };
+    if !quiet {
+        say(&format!("tenure: {missing}"));
     }
-    let held_by = info.holders.iter().map(who).collect();
-    Report::new(how, as_json).say(&News::Busy { name: printable(name), held_by });
-    Ok(how.busy_code)
+    Ok(Locks::new(tenure::store::Memory::new()))
+}
+
+async fn try_only(locks: &Locks, name: &str, how: &How, as_json: bool) -> Result<u8> {
+    let info = locks.info(name).await?;
+    let is_free = is_free(&info, how)?;
+    let (name, held_by) = (printable(name), info.holders.iter().map(who).collect());
+    let news = if is_free { News::Free { name } } else { News::Busy { name, held_by } };
+    match as_json && !how.quiet {
+        true => print(&json(&news))?,
+        false => Report::new(how, as_json).say(&news),
+    }
+    Ok(if is_free { 0 } else { how.busy_code })
 }
 
 async fn break_lock(locks: &Locks, name: &str, yes: bool, as_json: bool) -> Result<u8> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use jiff::SignedDuration;
+use jiff::{Span, SpanRelativeTo};
 
 /// `500ms`, `30s`, `5m`, `1h30m`; a number without a unit is seconds, as flock(1) has it.
 pub(crate) fn parse(text: &str) -> Result<Duration, String> {
@@ -10,7 +10,8 @@ pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     if let Ok(seconds) = text.parse::<f64>() {
         return Duration::try_from_secs_f64(seconds).map_err(|_| help());
     }
-    let duration: SignedDuration = text.parse().map_err(|_| help())?;
+    let span: Span = text.parse().map_err(|_| help())?;
+    let duration = span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| help())?;
     Duration::try_from(duration).map_err(|_| help())
 }
 
@@ -23,8 +24,8 @@ pub(crate) fn text(duration: Duration) -> String {
     };
     match seconds {
         0 => format!("{}ms", duration.as_millis()),
-        1..10 => format!("{}.{}s", seconds, duration.subsec_millis() / 100),
-        10..60 => format!("{seconds}s"),
+        1..10 if duration.subsec_millis() >= 100 => format!("{}.{}s", seconds, duration.subsec_millis() / 100),
+        1..60 => format!("{seconds}s"),
         60..3600 => two(seconds / 60, 'm', seconds % 60, 's'),
         3600..86_400 => two(seconds / 3600, 'h', seconds % 3600 / 60, 'm'),
         _ => two(seconds / 86_400, 'd', seconds % 86_400 / 3600, 'h'),
@@ -43,6 +44,7 @@ mod tests {
         assert_eq!(ms("5m"), Ok(300_000));
         assert_eq!(ms("1h30m"), Ok(5_400_000));
         assert_eq!(ms("1h 30m"), Ok(5_400_000));
+        assert_eq!(ms("7d"), Ok(7 * 24 * 3_600_000));
         assert_eq!(ms("2"), Ok(2_000));
         assert_eq!(ms("0.25"), Ok(250));
         for bad in ["", "-1", "-5s", "5 lightyears", "1mo", "nan", "inf", "1e400", "5s ago"] {
@@ -55,6 +57,7 @@ mod tests {
         let shown = |seconds: f64| text(Duration::from_secs_f64(seconds));
         assert_eq!(shown(0.35), "350ms");
         assert_eq!(shown(4.25), "4.2s");
+        assert_eq!(shown(3.0), "3s");
         assert_eq!(shown(59.9), "59s");
         assert_eq!(shown(200.0), "3m 20s");
         assert_eq!(shown(3600.0), "1h");

@@ -1,4 +1,4 @@
-//! `tenure __exec PARENT FOREGROUND CMD ARGS…`: the last step between us and the command.
+//! `tenure __exec PARENT FOREGROUND JSON CMD ARGS…`: the last step between us and the command.
 //!
 //! It runs in the command's process, makes it die with us, takes the terminal for it, and becomes it. All of that has to
 //! happen between fork and exec, where only a program of its own can do it without unsafe code.
@@ -11,7 +11,7 @@ use std::process::{Command, ExitCode};
 use rustix::process::{getpgrp, getppid};
 
 use crate::exit::{CANNOT_RUN, NOT_FOUND, USAGE, signalled};
-use crate::out::say;
+use crate::report::say_error;
 use crate::terminal::Terminal;
 use crate::text::printable;
 
@@ -19,14 +19,17 @@ use crate::text::printable;
 pub(crate) const NAME: &str = "__exec";
 
 /// The arguments that come before the command.
-pub(crate) fn arguments(foreground: bool) -> [String; 3] {
-    [NAME.to_owned(), std::process::id().to_string(), u8::from(foreground).to_string()]
+pub(crate) fn arguments(foreground: bool, as_json: bool) -> [String; 4] {
+    let [foreground, as_json] = [foreground, as_json].map(|flag| u8::from(flag).to_string());
+    [NAME.to_owned(), std::process::id().to_string(), foreground, as_json]
 }
 
 /// Becomes the command; returns only if it cannot.
 pub(crate) fn run(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let mut number = || arguments.next()?.to_str()?.parse::<i32>().ok();
-    let (Some(parent), Some(foreground)) = (number(), number()) else { return ExitCode::from(USAGE) };
+    let (Some(parent), Some(foreground), Some(as_json)) = (number(), number(), number()) else {
+        return ExitCode::from(USAGE);
+    };
     let Some(program) = arguments.next() else { return ExitCode::from(USAGE) };
 
     // Tied to the thread that spawned us, which is the main one. It is KILL, because nobody would be left to see to it
@@ -45,6 +48,7 @@ pub(crate) fn run(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let error = Command::new(&program).args(arguments).exec();
     let why = error.to_string();
     let why = why.split(" (os error").next().unwrap_or_default();
-    say(&format!("tenure: {}: {why}", printable(&program.to_string_lossy())));
-    ExitCode::from(if error.kind() == ErrorKind::NotFound { NOT_FOUND } else { CANNOT_RUN })
+    let code = if error.kind() == ErrorKind::NotFound { NOT_FOUND } else { CANNOT_RUN };
+    say_error(&format!("{}: {why}", printable(&program.to_string_lossy())), Some(code), as_json == 1);
+    ExitCode::from(code)
 }

@@ -10,6 +10,8 @@ use crate::text;
 
 /// It was answered no.
 pub(crate) const DECLINED: u8 = 1;
+/// Nothing was asked for, so help was printed, as most commands have it.
+pub(crate) const NOTHING: u8 = 2;
 /// The command line cannot be meant (EX_USAGE).
 pub(crate) const USAGE: u8 = 64;
 /// The store cannot be reached, or does not do what it should (EX_UNAVAILABLE).

@@ -1,5 +1,6 @@
 //! `tenure ls`, `show` and `try`: locks as they stand, for people and as JSON.
 
+use std::borrow::Cow;
 use std::time::SystemTime;
 
 use jiff::Timestamp;
@@ -29,7 +30,8 @@ pub(crate) struct LockJson<'a> {
 #[derive(Debug, Serialize)]
 pub(crate) struct HolderJson<'a> {
     id: String,
-    owner: Option<&'a str>,
+    /// As the command finds it in TENURE_OWNER: `host:pid`, where nobody was named.
+    owner: Option<Cow<'a, str>>,
     host: Option<&'a str>,
     pid: Option<u32>,
     purpose: Option<&'a str>,
@@ -38,7 +40,7 @@ pub(crate) struct HolderJson<'a> {
     since: String,
     until: String,
     fence: Option<u64>,
-    meta: std::borrow::Cow<'a, str>,
+    meta: Cow<'a, str>,
 }
 
 impl<'a> From<&'a LockInfo> for LockJson<'a> {
@@ -59,9 +61,10 @@ impl<'a> From<&'a LockInfo> for LockJson<'a> {
 impl<'a> From<&'a Holder> for HolderJson<'a> {
     fn from(holder: &'a Holder) -> Self {
         let meta = holder.meta.as_ref();
+        let owner = holder.owner.as_deref().map(Cow::Borrowed);
         Self {
             id: holder.id.to_string(),
-            owner: holder.owner.as_deref(),
+            owner: owner.or_else(|| meta.map(|meta| format!("{}:{}", meta.host, meta.pid).into())),
             host: meta.map(|meta| meta.host.as_str()),
             pid: meta.map(|meta| meta.pid),
             purpose: meta.and_then(|meta| meta.purpose.as_deref()),

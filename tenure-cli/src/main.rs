@@ -15,9 +15,11 @@ mod commands;
 mod duration;
 mod exec;
 mod exit;
+mod help;
 mod look;
 mod loss;
 mod out;
+mod quorum;
 mod report;
 mod run;
 mod signals;
@@ -28,15 +30,14 @@ mod text;
 mod waiting;
 mod watch;
 
-use std::io::stderr;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
 
 use crate::args::Cli;
-use crate::exit::{Result, USAGE};
-use crate::out::say;
-use crate::text::Paint;
+use crate::exit::{NOTHING, Result, USAGE};
+use crate::report::say_error;
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os();
@@ -45,23 +46,33 @@ fn main() -> ExitCode {
     }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => {
-            if !error.use_stderr() {
-                let _ = error.print();
-                return ExitCode::SUCCESS;
-            }
-            let message = error.render().to_string();
-            say(&format!("tenure: {}", message.strip_prefix("error: ").unwrap_or(&message).trim_end()));
-            return ExitCode::from(USAGE);
-        }
+        Err(error) => return refuse(&error),
     };
+    let as_json = cli.json;
     match start(cli) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
-            say(&format!("{} {}", Paint::on(&stderr()).red("tenure:"), failure.message));
+            say_error(&failure.message, Some(failure.code), as_json);
             ExitCode::from(failure.code)
         }
     }
+}
+
+/// Ends with what the command line came to instead of something to do: help, or what is wrong with it.
+fn refuse(error: &clap::Error) -> ExitCode {
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        let _ = Cli::command().print_help();
+        return ExitCode::from(NOTHING);
+    }
+    if !error.use_stderr() {
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    let message = error.render().to_string();
+    let message = message.strip_prefix("error: ").unwrap_or(&message).trim_end();
+    let as_json = std::env::args_os().take_while(|argument| argument != "--").any(|argument| argument == "--json");
+    say_error(message, Some(USAGE), as_json);
+    ExitCode::from(USAGE)
 }
 
 fn start(cli: Cli) -> Result<u8> {

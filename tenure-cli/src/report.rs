@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::args::How;
 use crate::duration;
 use crate::out::say;
-use crate::text::{count, json};
+use crate::text::{Paint, count, json};
 
 /// Something to be said. Names and metadata in it are printable already.
 #[derive(Clone, Debug, Serialize)]
@@ -19,6 +19,16 @@ pub(crate) enum News {
     Busy { name: String, held_by: Vec<String> },
     /// The lock is waited for.
     Waiting { name: String, held_by: Vec<String>, ahead: usize },
+    /// The lock could be had now.
+    Free { name: String },
+    /// The lock is held by what runs us.
+    Nested { name: String, fence: u64 },
+    /// The store has failed for some time while we wait.
+    StoreAway { name: String, error: String },
+    /// It answers again, and we still wait.
+    StoreBack { name: String },
+    /// Our place could not be given up; it will expire, and so will a hold of which we do not know.
+    NotLeft { name: String, place_ms: u64, hold_ms: u64 },
     /// The lock is held.
     Acquired { name: String, fence: u64, waited_ms: u64, deadline_ms: u64 },
     /// Renewing fails, and the hold ends soon.
@@ -35,6 +45,21 @@ pub(crate) enum News {
     Released { name: String, held_ms: u64, was_ours: bool },
     /// The lock could not be released; it will expire.
     NotReleased { name: String, error: String },
+}
+
+/// Says an error, as JSON or as text; `code` is the exit code, where it ends the process.
+pub(crate) fn say_error(message: &str, code: Option<u8>, as_json: bool) {
+    #[derive(Serialize)]
+    struct Error<'a> {
+        event: &'static str,
+        code: Option<u8>,
+        message: &'a str,
+    }
+    if as_json {
+        say(&json(&Error { event: "error", code, message }));
+    } else {
+        say(&format!("{} {message}", Paint::on(&stderr()).red("tenure:")));
+    }
 }
 
 /// Says it, or does not.
@@ -55,9 +80,14 @@ impl Report {
         !self.quiet && !self.json && stderr().is_terminal()
     }
 
+    /// Whether it speaks to machines.
+    pub(crate) fn is_json(self) -> bool {
+        self.json
+    }
+
     pub(crate) fn say(self, news: &News) {
         match () {
-            () if self.quiet && !news.is_loss() => {}
+            () if self.quiet && !news.is_error() => {}
             () if self.json => say(&json(news)),
             () if self.verbose || news.is_bad() => say(&format!("tenure: {news}")),
             () => {}
@@ -67,9 +97,11 @@ impl Report {
 
 impl News {
     /// Whether it is to be told even to those who want to hear of errors alone.
-    fn is_loss(&self) -> bool {
+    fn is_error(&self) -> bool {
         match self {
             News::InDoubt { .. } | News::Lost { .. } | News::NotReleased { .. } => true,
+            // Nor would it ever be otherwise.
+            News::Nested { .. } => true,
             News::Released { was_ours, .. } => !was_ours,
             _ => false,
         }
@@ -78,7 +110,7 @@ impl News {
     /// Whether everybody else wants to know.
     fn is_bad(&self) -> bool {
         match self {
-            News::Waiting { .. } | News::Acquired { .. } | News::Told { .. } => false,
+            News::Free { .. } | News::Waiting { .. } | News::Acquired { .. } | News::Told { .. } => false,
             News::Released { was_ours, .. } => !was_ours,
             _ => true,
         }
@@ -103,6 +135,21 @@ impl fmt::Display for News {
             News::Waiting { name, held_by, ahead } => {
                 write!(f, "waiting for {name}, held{}; {ahead} ahead", by(held_by))
             }
+            News::Free { name } => write!(f, "{name} is free"),
+            News::Nested { name, fence } => write!(
+                f,
+                "{name} is held, with fence {fence}, by a command that this one runs under: unless that ends first, \
+                 this waits for itself; use another name, or -n"
+            ),
+            News::StoreAway { name, error } => write!(f, "the store is away; still waiting for {name}: {error}"),
+            News::StoreBack { name } => write!(f, "the store is back; still waiting for {name}"),
+            News::NotLeft { name, place_ms, hold_ms } => write!(
+                f,
+                "the store does not answer: our place for {name} lapses by itself within {}, and a hold that it may \
+                 yet grant within {}",
+                time(place_ms),
+                time(hold_ms)
+            ),
             News::Acquired { name, fence, waited_ms, .. } => {
                 write!(f, "holding {name} with fence {fence} after {}", time(waited_ms))
             }

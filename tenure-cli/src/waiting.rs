@@ -1,10 +1,11 @@
-//! What a wait of more than a moment looks like: one line that says who holds the lock, since when, and what our place is.
+//! What a wait of more than a moment looks like: one line that says who holds the lock, since when, and what our place
+//! is; and a line for what is wrong with it: the store is away, or the wait is for ourselves.
 
 use std::convert::Infallible;
 use std::io::{Write, stderr};
 use std::time::Duration;
 
-use tenure::{Holder, LockInfo, Locks};
+use tenure::{Events, Holder, LockInfo, Locks, What};
 
 use crate::clock;
 use crate::duration;
@@ -15,24 +16,74 @@ use crate::text::{Paint, count, printable};
 /// A wait that is shorter needs no words; and how often the line is brought up to date.
 const MOMENT: Duration = Duration::from_secs(1);
 
+/// The fences of all the holds that a command runs under, the innermost last.
+pub(crate) const FENCES: &str = "TENURE_FENCES";
+
+/// Those of the holds that we run under ourselves.
+pub(crate) fn inherited_fences() -> Vec<u64> {
+    let fences = std::env::var(FENCES).unwrap_or_default();
+    fences.split_whitespace().filter_map(|fence| fence.parse().ok()).collect()
+}
+
 /// Says that we wait, and goes on saying it on a terminal. Never ends; what was drawn is erased when it is dropped.
 pub(crate) async fn narrate(locks: &Locks, name: &str, report: Report) -> Infallible {
-    clock::sleep(MOMENT).await;
-    if !report.may_draw() {
-        if let Ok(info) = locks.info(name).await {
-            let held_by = info.holders.iter().map(who).collect();
-            report.say(&News::Waiting { name: printable(name), held_by, ahead: place(&info) });
-        }
-        return std::future::pending().await;
+    tokio::select! {
+        never = tell_of_store(locks.events(), name, report) => never,
+        never = show(locks, name, report) => never,
     }
-    let line = Line;
+}
+
+/// Says when the store is away and when it is back. The client finds that out: three failures in a row are an absence.
+async fn tell_of_store(mut events: Events, name: &str, report: Report) -> Infallible {
+    while let Some(event) = events.recv().await {
+        let name = printable(name);
+        let news = match event.what {
+            What::NodeDown { error } => News::StoreAway { name, error: printable(&error) },
+            What::NodeUp => News::StoreBack { name },
+            _ => continue,
+        };
+        say_above_line(&news, report);
+    }
+    std::future::pending().await
+}
+
+async fn show(locks: &Locks, name: &str, report: Report) -> Infallible {
+    // What is made is erased when it goes, so it is made where it is wanted.
+    let line = if report.may_draw() { Some(Line) } else { None };
+    let mut first = true;
     loop {
-        // A store that does not answer is the acquisition's to complain about.
-        if let Ok(info) = locks.info(name).await {
+        clock::sleep(MOMENT).await;
+        // That a store does not answer is said apart.
+        let Ok(info) = locks.info(name).await else { continue };
+        if first {
+            first = false;
+            if let Some(fence) = fence_of_ours(&info) {
+                say_above_line(&News::Nested { name: printable(name), fence }, report);
+            }
+            let held_by = info.holders.iter().map(who).collect();
+            if line.is_none() {
+                report.say(&News::Waiting { name: printable(name), held_by, ahead: place(&info) });
+                return std::future::pending().await;
+            }
+        }
+        if let Some(line) = &line {
             line.draw(&describe(&info));
         }
-        clock::sleep(MOMENT).await;
     }
+}
+
+/// The fence of a hold that we run under: it ends when we do, and we wait for it to end.
+fn fence_of_ours(info: &LockInfo) -> Option<u64> {
+    let ours = inherited_fences();
+    info.holders.iter().filter_map(|holder| Some(holder.fence?.get())).find(|fence| ours.contains(fence))
+}
+
+/// The line is drawn anew below it, in its time.
+fn say_above_line(news: &News, report: Report) {
+    if report.may_draw() {
+        let _ = write!(stderr(), "\r\x1b[K");
+    }
+    report.say(news);
 }
 
 /// Who holds it, for a message; nobody, if that cannot be learned.

@@ -6,23 +6,41 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 use tenure::proto::ClaimId;
+use tenure::store::Memory;
 use tenure::{Holder, LockInfo, Locks};
 
 use crate::clock;
 use crate::exit::{Failure, Result};
 use crate::look::{HolderJson, details, list, timestamp, who};
 use crate::out::{print, say};
+use crate::report::say_error;
+use crate::store::Choice;
 use crate::text::{Paint, json, printable};
 
-/// Follows until it is interrupted.
-pub(crate) async fn watch(locks: &Locks, name: Option<&str>, interval: Duration, as_json: bool) -> Result<()> {
+/// Follows until it is interrupted. A store that is not there yet is waited for, one that is away as well: each is said
+/// once.
+pub(crate) async fn watch(store: &Choice, name: Option<&str>, interval: Duration, as_json: bool) -> Result<()> {
     if interval.is_zero() {
         return Err(Failure::usage("--interval is zero: give 500ms or so"));
     }
     let redraw = !as_json && stdout().is_terminal();
-    let mut before = Claims::new();
+    // In a store that is not there yet nothing is held, as in an empty one.
+    let (empty, mut locks) = (Locks::new(Memory::new()), None);
+    let (mut before, mut is_away, mut was_said) = (Claims::new(), false, redraw || as_json);
     loop {
-        match look(locks, name).await {
+        if locks.is_none() {
+            match store.look().await? {
+                Ok(found) => locks = Some(found),
+                Err(_) if std::mem::replace(&mut was_said, true) => {}
+                Err(reason) => say(&format!("tenure: {reason}")),
+            }
+        }
+        let seen = look(locks.as_ref().unwrap_or(&empty), name).await;
+        let was_away = std::mem::replace(&mut is_away, seen.is_err());
+        if was_away && !is_away && !as_json {
+            say("tenure: the store is back");
+        }
+        match seen {
             Ok(infos) if redraw => draw(&infos, name)?,
             Ok(infos) => {
                 let now = claims(&infos);
@@ -32,7 +50,8 @@ pub(crate) async fn watch(locks: &Locks, name: Option<&str>, interval: Duration,
                 before = now;
             }
             // What may pass is worth a line, and another look.
-            Err(error) if error.is_transient() => say(&format!("tenure: {}", Failure::from(error).message)),
+            Err(error) if error.is_transient() && was_away => {}
+            Err(error) if error.is_transient() => say_error(&Failure::from(error).message, None, as_json),
             Err(error) => return Err(error.into()),
         }
         clock::sleep(interval).await;

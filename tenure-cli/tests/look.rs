@@ -158,8 +158,46 @@ fn completions_and_help_are_there() {
             assert!(shown.contains("Examples:"), "{subcommand} {help}: {shown}");
         }
     }
-    let long = text(&store.output(&["run", "--help"]).stdout);
-    for number in ["64", "69", "75", "76", "124", "126", "127"] {
-        assert!(long.contains(&format!("\n  {number:4} ")), "{number} in {long}");
+    for args in [&["--help"][..], &["run", "--help"]] {
+        let long = text(&store.output(args).stdout);
+        for number in ["64", "69", "71", "75", "76", "124", "126", "127"] {
+            assert!(long.contains(&format!("\n  {number:4} ")), "{number} in {long}");
+        }
+    }
+}
+
+#[test]
+fn nothing_asked_is_answered_by_help() {
+    let store = Store::sqlite();
+    let output = store.output(&[]);
+    assert_eq!((code(output.status), text(&output.stderr)), (2, String::new()));
+    assert!(text(&output.stdout).contains("Usage: tenure"), "{output:?}");
+}
+
+#[test]
+fn answers_and_errors_are_json_where_that_is_asked_for() {
+    let store = Store::sqlite();
+    let json =
+        |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).unwrap_or_else(|error| panic!("{error}: {bytes:?}"));
+    let output = store.output(&["try", "--json", "x"]);
+    assert_eq!((code(output.status), json(&output.stdout)), (0, serde_json::json!({"event": "free", "name": "x"})));
+    let _holder = store.hold(&["x"]);
+    let output = store.output(&["try", "--json", "x"]);
+    assert_eq!((code(output.status), &json(&output.stdout)["event"]), (75, &"busy".into()));
+
+    let errors: [(&[&str], i32, &str); 5] = [
+        (&["run", "--json", "y", "--", "no-such-command"], 127, "no-such-command: No such file or directory"),
+        (&["--json", "--store", "carrier-pigeon:", "ls"], 64, "carrier-pigeon"),
+        (&["--json", "--store", "redis://127.0.0.1:1", "ls"], 69, "127.0.0.1:1"),
+        (&["--json", "run", "--wait", "soon", "x", "--", "true"], 64, "write 500ms"),
+        (&["--json", "run", "--ttl", "8d", "y", "--", "true"], 64, "give 10ms to 7d"),
+    ];
+    for (args, number, says) in errors {
+        let output = store.output(args);
+        assert_eq!(code(output.status), number, "{output:?}");
+        let last = text(&output.stderr).lines().find(|line| line.contains("error")).unwrap().to_owned();
+        let error = json(last.as_bytes());
+        assert_eq!((&error["event"], &error["code"]), (&"error".into(), &number.into()), "{error}");
+        assert!(error["message"].as_str().unwrap().contains(says), "{error}");
     }
 }

@@ -172,6 +172,7 @@ fn acquire(id: ClaimId) -> Op {
         max: 1,
         memory: Duration::from_secs(60),
         meta: r#"{"host":"a-machine","pid":12345,"purpose":"benchmark"}"#.into(),
+        fence: 0,
     })
 }
 

@@ -126,5 +126,6 @@ fn acquire(id: ClaimId) -> Op {
         max: 1,
         memory: Duration::from_secs(60),
         meta: Default::default(),
+        fence: 0,
     })
 }

@@ -140,6 +140,7 @@ fn acquire(i: u128, claim: Claim, patience: u64) -> Op {
         max: 1,
         memory: Duration::from_secs(60),
         meta: Bytes::from(vec![b'm'; 100]),
+        fence: 0,
     })
 }
 

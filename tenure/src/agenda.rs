@@ -5,6 +5,7 @@
 //! first; then releases.
 
 use std::cmp::{Ordering, Reverse};
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -46,8 +47,18 @@ struct Urgency {
 #[derive(Debug)]
 pub(crate) enum Item {
     Hold(Arc<Hold>),
+    /// A hold that was handed on, until it is taken, or was not in time. Nobody renews it meanwhile.
+    Offer(Box<Offer>),
     /// In a box, so that holds, of which there are many more, take no more room than they need.
     Part(Box<Parting>),
+}
+
+/// A hold that was handed on and is not taken yet.
+#[derive(Debug)]
+pub(crate) struct Offer {
+    pub(crate) hold: Arc<Hold>,
+    /// When it is renewed next, once it is taken.
+    pub(crate) renew_at: Moment,
 }
 
 /// A claim to be released, whatever became of it.
@@ -85,13 +96,24 @@ impl Agenda {
         self.items.remove(&(Moment(hold.due.load(Relaxed)), hold.serial));
     }
 
+    /// Takes the offer of a hold off it. Whoever does that has to see to the hold.
+    pub(crate) fn take_offer(&mut self, hold: &Hold) -> Option<Offer> {
+        match self.items.entry((Moment(hold.due.load(Relaxed)), hold.serial)) {
+            Entry::Occupied(entry) if matches!(entry.get(), Item::Offer(_)) => match entry.remove() {
+                Item::Offer(offer) => Some(*offer),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
     pub(crate) fn insert(&mut self, due: Moment, item: Item) {
-        let serial = match &item {
-            Item::Hold(hold) => {
+        let serial = match item.hold() {
+            Some(hold) => {
                 hold.due.store(due.0, Relaxed);
                 hold.serial
             }
-            Item::Part(_) => {
+            None => {
                 self.serial += 1;
                 self.serial
             }
@@ -99,16 +121,18 @@ impl Agenda {
         self.items.insert((due, serial), item);
     }
 
-    /// Takes what is due off it; gives the holds that are lost by now. A hold stays on it with its deadline.
-    pub(crate) fn take_due(&mut self, now: Moment) -> Vec<Arc<Hold>> {
-        let mut lost = Vec::new();
+    /// Takes what is due off it; gives the holds that are over by now. A hold stays on it with its deadline.
+    pub(crate) fn take_due(&mut self, now: Moment) -> Over {
+        let mut over = Over::default();
         let soon = (now + GATHER, u64::MAX);
         let due =
             self.items.range(..=soon).filter(|((moment, _), item)| *moment <= now || item.may_be_early(*moment, now));
         let due: Vec<_> = due.map(|(at, _)| *at).collect();
         for at in due {
             match self.items.remove(&at) {
-                Some(Item::Hold(hold)) if hold.deadline() <= now => lost.push(hold),
+                Some(Item::Hold(hold)) if hold.deadline() <= now => over.lost.push(hold),
+                Some(Item::Offer(offer)) if offer.hold.deadline() <= now => over.lost.push(offer.hold),
+                Some(Item::Offer(offer)) => over.untaken.push(offer.hold),
                 Some(Item::Hold(hold)) => {
                     let deadline = hold.deadline();
                     self.insert(deadline, Item::Hold(hold.clone()));
@@ -121,7 +145,7 @@ impl Agenda {
                 None => {}
             }
         }
-        lost
+        over
     }
 
     /// The most urgent of what is due, as much as there is room for.
@@ -162,10 +186,7 @@ impl Agenda {
 
     /// How many holds there are, and the soonest of their deadlines.
     pub(crate) fn census(&self) -> (usize, Option<Moment>) {
-        let holds = self.items.values().filter_map(|item| match item {
-            Item::Hold(hold) => Some(hold.deadline()),
-            Item::Part(_) => None,
-        });
+        let holds = self.items.values().filter_map(|item| Some(item.hold()?.deadline()));
         holds.fold((0, None), |(n, soonest), deadline| {
             (n + 1, Some(soonest.map_or(deadline, |soonest: Moment| soonest.min(deadline))))
         })
@@ -173,14 +194,31 @@ impl Agenda {
 }
 
 impl Item {
+    fn hold(&self) -> Option<&Arc<Hold>> {
+        match self {
+            Item::Hold(hold) => Some(hold),
+            Item::Offer(offer) => Some(&offer.hold),
+            Item::Part(_) => None,
+        }
+    }
+
     /// Whether it may be done now already, being due soon: a renewal may, a little; a retry or a deadline not.
     fn may_be_early(&self, due: Moment, now: Moment) -> bool {
         match self {
             Item::Hold(hold) if hold.state() == HoldState::Suspect => false,
             Item::Hold(hold) => due < hold.deadline() && due - now <= hold.early(),
-            Item::Part(_) => false,
+            Item::Offer(_) | Item::Part(_) => false,
         }
     }
+}
+
+/// Holds that are over.
+#[derive(Default)]
+pub(crate) struct Over {
+    /// No renewal came through in time.
+    pub(crate) lost: Vec<Arc<Hold>>,
+    /// They were handed on, and nobody took them.
+    pub(crate) untaken: Vec<Arc<Hold>>,
 }
 
 /// What is sent at once.

@@ -2,13 +2,16 @@
 //!
 //! ```text
 //!   try all, in one round trip ──▶ all held ──────────────────────────────────────▶ Guards
-//!        ▲                    └──▶ some busy: keep those before the first busy one, in the order of names,
-//!        │                         give back those behind it, and wait for it
-//!        └──────────────────────── then try the rest
+//!        ▲                    └──▶ some not: keep those before the first of these, in the order of names, give back
+//!        │                         those behind it, and wait for it as one waits for a single lock
+//!        └──────────────────────── then try the rest, from the first that was lost meanwhile
 //! ```
 //!
 //! Everybody takes their locks in the one order of names and waits for one only while holding none behind it, so two who
 //! want some of the same never wait for each other.
+//!
+//! A lock whose request failed is waited for as a busy one is: so the store is asked again, and the user's handler in the
+//! end, as for a single lock.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -17,15 +20,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::{join_all, select_all};
-
 use crate::bid::{Attempt, Stake};
 use crate::client::Client;
+use crate::degrade;
+use crate::env::Moment;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Why;
 use crate::guard::Guard;
-use crate::hold::Loss;
-use crate::line::Lines;
+use crate::guards::Guards;
 use crate::lock::Lock;
 use crate::locks::Locks;
 use crate::options::invalid;
@@ -33,6 +35,9 @@ use crate::options::invalid;
 impl Locks {
     /// Takes all of the locks if all are free now, or none, in one round trip where the store can. `None`: at least one is
     /// busy.
+    ///
+    /// The longest of the locks' [`op_timeout`](crate::LockBuilder::op_timeout)s bounds both the try and giving back what
+    /// was had; what cannot be given back by then is given back in the background.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -50,29 +55,41 @@ impl Locks {
     /// # Errors
     ///
     /// [`ErrorKind::Invalid`] when a name is there twice, or a lock is another client's; else as [`Lock::try_lock`], for
-    /// the first that failed. Nothing is held then.
+    /// the first that failed: a [fallback](crate::LockBuilder::fallback) handler is asked for each that the store failed.
     ///
     /// # Cancel safety
     ///
     /// When the future is dropped, whatever the store did is undone in the background.
     pub async fn try_lock_all(&self, locks: &[Lock]) -> Result<Option<Guards>> {
         let mut taking = Taking::new(&self.client, locks)?;
-        let busy = taking.try_rest().await?;
-        let guards = taking.guards();
-        match busy {
-            None => Ok(Some(guards)),
-            Some(_) => {
-                guards.give_back().await;
-                Ok(None)
+        let limit = locks.iter().map(|lock| lock.spec.options.op_timeout).max().unwrap_or_default();
+        let until = self.client.core.env.now() + limit;
+        let outcome = loop {
+            let (n, error) = match taking.try_rest(until).await {
+                Ok(None) => return Ok(Some(taking.guards())),
+                Ok(Some((n, Some(error)))) => (n, error),
+                Ok(Some((_, None))) => break Ok(None),
+                Err(error) => break Err(error),
+            };
+            match degrade::tried(&taking.wanted[n].1.spec, &self.client, error).await {
+                Ok(Some(guard)) => taking.held.push((n, guard)),
+                Ok(None) => break Ok(None),
+                Err(error) => break Err(error),
             }
-        }
+        };
+        taking.give_back(until).await;
+        outcome
     }
 
     /// Waits until all of the locks are held; [`AcquiringAll::timeout`] bounds the wait.
     ///
+    /// A hold that is lost while others are waited for, as one without a watchdog may be, is taken again. So with
+    /// [`max_hold`](crate::LockBuilder::max_hold), which counts for each from when it was had, give time enough for all.
+    ///
     /// # Errors
     ///
-    /// As [`try_lock_all`](Self::try_lock_all), and [`ErrorKind::Timeout`] when the time is used up.
+    /// As [`try_lock_all`](Self::try_lock_all), and [`ErrorKind::Timeout`] when the time is used up. A store that fails is
+    /// asked again, and a fallback handler then, as [`Lock::lock`] does for each of the locks.
     ///
     /// # Cancel safety
     ///
@@ -111,17 +128,27 @@ impl IntoFuture for AcquiringAll {
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
             let env = &self.client.core.env;
-            let give_up = self.timeout.map(|timeout| env.now() + timeout);
+            let give_up = self.timeout.map_or(Moment(u64::MAX), |timeout| env.now() + timeout);
             let mut taking = Taking::new(&self.client, &self.locks)?;
-            while let Some(busy) = taking.try_rest().await? {
-                let wait = taking.wanted[busy].1.lock();
+            loop {
+                let stopped = taking.try_rest(give_up).await?;
+                // Dropping gives them back in the background: nobody waits for that.
+                taking.surplus.clear();
+                if taking.forget_lost() {
+                    if env.now() >= give_up {
+                        return Err(taking.timed_out());
+                    }
+                    continue;
+                }
+                let Some((n, _)) = stopped else { return Ok(taking.guards()) };
+                let wait = taking.wanted[n].1.lock();
                 let wait = match give_up {
-                    Some(give_up) => wait.timeout(give_up - env.now()),
-                    None => wait,
+                    Moment(u64::MAX) => wait,
+                    _ => wait.timeout(give_up - env.now()),
                 };
-                taking.held.push((busy, wait.await?));
+                taking.held.push((n, wait.await?));
+                taking.forget_lost();
             }
-            Ok(taking.guards())
         })
     }
 }
@@ -133,7 +160,12 @@ struct Taking {
     wanted: Vec<(usize, Lock)>,
     /// The first so many of those wanted.
     held: Vec<(usize, Guard)>,
+    /// What was had behind one that was not.
+    surplus: Vec<Guard>,
 }
+
+/// The first lock that could not be had, and how the store failed, if it did.
+type Stopped = (usize, Option<Error>);
 
 impl Taking {
     fn new(client: &Arc<Client>, locks: &[Lock]) -> Result<Self> {
@@ -149,169 +181,92 @@ impl Taking {
         }
         let mut wanted: Vec<_> = locks.iter().cloned().enumerate().collect();
         wanted.sort_by(|(_, a), (_, b)| a.name().cmp(b.name()));
-        Ok(Self { client: client.clone(), wanted, held: Vec::new() })
+        Ok(Self { client: client.clone(), wanted, held: Vec::new(), surplus: Vec::new() })
     }
 
-    /// Tries all that are not held yet. The first that is busy: those before it are held, and none behind it.
-    async fn try_rest(&mut self) -> Result<Option<usize>> {
+    /// Tries all that are not held yet, for no longer than the longest of their time limits, nor beyond `give_up`. Where
+    /// one could not be had, those before it are held, and those behind it that were had are in surplus.
+    ///
+    /// # Errors
+    ///
+    /// When a claim was turned away: asking again would not help.
+    async fn try_rest(&mut self, give_up: Moment) -> Result<Option<Stopped>> {
         let first = self.held.len();
+        if first == self.wanted.len() {
+            return Ok(None);
+        }
+        self.client.check_open()?;
         let (mut bids, mut in_line) = (Vec::with_capacity(self.wanted.len() - first), None);
-        for (i, (_, lock)) in self.wanted.iter().enumerate().skip(first) {
+        for (n, (_, lock)) in self.wanted.iter().enumerate().skip(first) {
             let mut bid = lock.bid();
-            if bid.stands_in_line() {
-                bid.place = Lines::try_join(&self.client, &bid.spec);
-                if bid.place.is_none() {
-                    bid.end(Why::Busy);
-                    in_line = Some(i);
-                    break;
-                }
+            match bid.try_line() {
+                Ok(true) => bids.push(bid),
+                Ok(false) => in_line = Some((n, None)),
+                Err(error) => in_line = Some((n, Some(error))),
             }
-            bids.push(bid);
+            if in_line.is_some() {
+                break;
+            }
         }
         let ops: Vec<_> = bids.iter_mut().map(|bid| (bid.spec.key.clone(), bid.request(Duration::ZERO))).collect();
         let limit = bids.iter().map(|bid| bid.spec.options.op_timeout).max().unwrap_or_default();
+        let limit = limit.min((give_up - self.client.core.env.now()).max(Duration::from_millis(1)));
         let replies = match ops.is_empty() {
             true => Vec::new(),
             false => self.client.core.apply_many(&ops, limit).await,
         };
 
-        let (mut busy, mut failed, mut surplus) = (None, None, Vec::new());
-        for (i, (mut bid, reply)) in bids.into_iter().zip(replies).enumerate() {
+        let (mut stopped, mut refused) = (None, None);
+        for (n, (mut bid, reply)) in (first..).zip(bids.into_iter().zip(replies)) {
             match bid.hear(Duration::ZERO, reply) {
                 Ok(Attempt::Held(fence, deadline, contact)) => {
                     let guard = bid.granted(fence, deadline, Some(contact));
-                    match busy.is_none() && failed.is_none() {
-                        true => self.held.push((first + i, guard)),
-                        false => surplus.push(guard),
+                    match stopped.is_none() && refused.is_none() {
+                        true => self.held.push((n, guard)),
+                        false => self.surplus.push(guard),
                     }
                 }
                 Ok(Attempt::Busy { .. }) => {
                     bid.stake = Stake::None;
                     bid.end(Why::Busy);
-                    busy.get_or_insert(first + i);
+                    stopped.get_or_insert((n, None));
                 }
-                Ok(Attempt::Failed(error)) => _ = failed.get_or_insert(bid.fail(error)),
-                Err(error) => _ = failed.get_or_insert(error),
+                Ok(Attempt::Failed(error)) => _ = stopped.get_or_insert((n, Some(bid.fail(error)))),
+                Err(error) if degrade::is_failure(&error) => _ = stopped.get_or_insert((n, Some(error))),
+                Err(error) => _ = refused.get_or_insert(error),
             }
         }
-        if let Some(error) = failed {
-            surplus.extend(self.held.drain(..).map(|(_, guard)| guard));
-            Guards(surplus).give_back().await;
-            return Err(error);
+        match refused {
+            Some(error) => Err(error),
+            None => Ok(stopped.or(in_line)),
         }
-        Guards(surplus).give_back().await;
-        Ok(busy.or(in_line))
+    }
+
+    /// Drops what was lost meanwhile with all behind it, for that has to be taken after it; whether there was any.
+    fn forget_lost(&mut self) -> bool {
+        let certain = self.held.iter().take_while(|(_, guard)| guard.is_held()).count();
+        let any = certain < self.held.len();
+        self.held.truncate(certain);
+        any
+    }
+
+    fn timed_out(&self) -> Error {
+        let names: Vec<_> = self.wanted.iter().map(|(_, lock)| lock.name()).collect();
+        let message = format!("the locks {names:?} could not all be held at the same time within the time for waiting");
+        Error::new(ErrorKind::Timeout, message)
+    }
+
+    /// Gives back whatever was had, and what is not certain by then in the background.
+    async fn give_back(self, until: Moment) {
+        let env = &self.client.core.env;
+        let guards = self.held.into_iter().map(|(_, guard)| guard).chain(self.surplus).collect();
+        let _ = env.timeout(until - env.now(), Guards(guards).release()).await;
     }
 
     /// The guards, in the order of the list.
-    fn guards(&mut self) -> Guards {
-        let mut guards: Vec<_> = self.held.drain(..).map(|(i, guard)| (self.wanted[i].0, guard)).collect();
+    fn guards(mut self) -> Guards {
+        let mut guards: Vec<_> = self.held.drain(..).map(|(n, guard)| (self.wanted[n].0, guard)).collect();
         guards.sort_by_key(|(place, _)| *place);
         Guards(guards.into_iter().map(|(_, guard)| guard).collect())
-    }
-}
-
-/// The holds on several locks, in the order in which these were given.
-#[derive(Debug)]
-#[must_use = "the locks are released when the guards are dropped"]
-pub struct Guards(Vec<Guard>);
-
-impl Guards {
-    /// Whether all are certainly still held.
-    pub fn are_held(&self) -> bool {
-        self.0.iter().all(Guard::is_held)
-    }
-
-    /// Completes when the first of them is lost. Never completes where there is none.
-    ///
-    /// # Cancel safety
-    ///
-    /// Nothing is lost when the future is dropped.
-    pub async fn lost(&self) -> Loss {
-        if self.0.is_empty() {
-            return std::future::pending().await;
-        }
-        select_all(self.0.iter().map(|guard| Box::pin(guard.lost()))).await.0
-    }
-
-    /// Runs `work` for as long as all are certain.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Lost`] when one is lost first; the work is dropped at its next await point then.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the future drops the work.
-    pub async fn protect<T>(&self, work: impl Future<Output = T>) -> Result<T> {
-        tokio::select! {
-            biased;
-            loss = self.lost() => Err(Error::new(ErrorKind::Lost, format!("one of the locks is no longer held: {loss}"))),
-            output = work => Ok(output),
-        }
-    }
-
-    /// Releases all, in one round trip where the store can, and says whether all were still ours.
-    ///
-    /// # Errors
-    ///
-    /// The first, when the store did not answer for one. Its release goes on in the background.
-    ///
-    /// # Cancel safety
-    ///
-    /// When the future is dropped, the releases go on in the background.
-    pub async fn release(mut self) -> Result<bool> {
-        let mut ours = Ok(self.0.iter().all(Guard::is_locked));
-        // What a fallback handler took of another client is released there.
-        let elsewhere: Vec<_> = self.0.extract_if(.., |guard| guard.is_elsewhere()).collect();
-        for released in join_all(elsewhere.into_iter().map(Guard::release)).await {
-            match released {
-                Ok(was_ours) => ours = ours.map(|all| all && was_ours),
-                Err(error) => ours = ours.and(Err(error)),
-            }
-        }
-        let mut ops = Vec::with_capacity(self.0.len());
-        // What may pass to others in line does not come along.
-        self.0.retain_mut(|guard| {
-            let was_ours = guard.is_held();
-            match guard.begin_release() {
-                Some(op) => ops.push((guard.key().clone(), op)),
-                None => {
-                    if let Ok(all) = &mut ours {
-                        *all &= was_ours;
-                    }
-                    return false;
-                }
-            }
-            true
-        });
-        let limit = self.0.iter().map(Guard::op_timeout).max().unwrap_or_default();
-        let Some(core) = self.0.first().map(Guard::core) else { return ours };
-        let replies = core.apply_many(&ops, limit).await;
-        for (guard, reply) in self.0.iter_mut().zip(replies) {
-            match guard.end_release(reply) {
-                Ok(was_ours) => ours = ours.map(|all| all && was_ours),
-                Err(error) => ours = ours.and(Err(error)),
-            }
-        }
-        ours
-    }
-
-    /// The guards one by one.
-    pub fn into_vec(self) -> Vec<Guard> {
-        self.0
-    }
-
-    async fn give_back(self) {
-        // What is not certain is released in the background.
-        let _ = self.release().await;
-    }
-}
-
-impl std::ops::Deref for Guards {
-    type Target = [Guard];
-
-    fn deref(&self) -> &[Guard] {
-        &self.0
     }
 }

@@ -11,8 +11,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Degradation, What, Why};
 use crate::guard::Guard;
 use crate::hold::{Fence, Granted, Hold, certain_until};
-use crate::line::{Contact, Place};
+use crate::line::Contact;
 use crate::lock::Spec;
+use crate::place::Place;
 use crate::proto::{Acquire, ClaimId, Micros, Op, Outcome, Reply};
 
 /// One acquisition on its way.

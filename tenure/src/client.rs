@@ -108,16 +108,13 @@ impl Core {
         self.teller.tell(name, what);
     }
 
-    /// Declares a hold lost; false where it was over already.
-    pub(crate) fn lose(&self, hold: &Hold, loss: Loss) -> bool {
-        let news = hold.lose(loss);
-        if news {
-            self.counters.lost.fetch_add(1, Relaxed);
-            self.counters.hold.record(self.env.now() - hold.since);
-            self.tell(&hold.key, || What::Lost { fence: hold.fence, loss });
-            self.lines.lost(hold);
-        }
-        news
+    /// Takes note that a hold was lost.
+    pub(crate) fn lost(&self, hold: &Hold, loss: Loss) {
+        let now = self.env.now();
+        self.counters.lost.fetch_add(1, Relaxed);
+        self.counters.hold.record(now - hold.since);
+        self.tell(&hold.key, || What::Lost { fence: hold.fence, loss });
+        self.lines.over(hold, now);
     }
 
     /// Takes note of a claim that ended in something less than its lock.

@@ -52,10 +52,14 @@ impl fmt::Debug for Handler {
 
 /// See [`Lock::try_lock`].
 pub(crate) async fn try_lock(spec: &Arc<Spec>, client: &Arc<Client>) -> Result<Option<Guard>> {
-    let error = match Bid::new(spec.clone(), client.clone()).once().await {
-        Err(error) => error,
-        answer => return answer,
-    };
+    match Bid::new(spec.clone(), client.clone()).once().await {
+        Err(error) => tried(spec, client, error).await,
+        answer => answer,
+    }
+}
+
+/// What there is instead of a lock that was tried for, and that the store failed.
+pub(crate) async fn tried(spec: &Arc<Spec>, client: &Arc<Client>, error: Error) -> Result<Option<Guard>> {
     match instead(spec, &error) {
         Instead::Fail => Err(error),
         Instead::Unlocked => Ok(Some(unlocked(spec, client, &error))),
@@ -95,7 +99,15 @@ pub(crate) async fn lock(spec: &Arc<Spec>, client: &Arc<Client>, timeout: Option
 
 /// What the handler says, where there is one and the store is to blame: a busy lock or a refused claim is no failure.
 fn instead(spec: &Spec, error: &Error) -> Instead {
-    let from_store = match error.kind() {
+    match &spec.options.fallback {
+        Some(handler) if is_failure(error) => handler.0(spec.key.as_str(), error),
+        _ => Instead::Fail,
+    }
+}
+
+/// Whether the store is to blame.
+pub(crate) fn is_failure(error: &Error) -> bool {
+    match error.kind() {
         ErrorKind::Timeout => std::error::Error::source(error).is_some(),
         ErrorKind::Unavailable
         | ErrorKind::NoReply
@@ -104,10 +116,6 @@ fn instead(spec: &Spec, error: &Error) -> Instead {
         | ErrorKind::Unsupported
         | ErrorKind::Corrupt => true,
         _ => false,
-    };
-    match &spec.options.fallback {
-        Some(handler) if from_store => handler.0(spec.key.as_str(), error),
-        _ => Instead::Fail,
     }
 }
 

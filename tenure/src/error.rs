@@ -27,6 +27,8 @@ pub enum ErrorKind {
     Denied,
     /// Something that is not ours lies where the lock's record should be. It was left alone.
     Foreign,
+    /// The store is not there yet, and was not to be made.
+    Missing,
     /// The store cannot do what was asked of it.
     Unsupported,
     /// The store broke its contract, or its data is damaged.

@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::hold::{Fence, Hold, HoldState, Loss};
 use crate::info::{Meta, time};
 use crate::key::Key;
-use crate::line::Place;
+use crate::place::Place;
 use crate::proto::ClaimId;
 use crate::renewal::Attempt;
 

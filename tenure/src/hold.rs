@@ -9,12 +9,11 @@
 //! ```
 
 use std::fmt;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Notify, futures::Notified};
+use tokio::sync::futures::Notified;
 
 use crate::env::Moment;
 use crate::health::Pulse;
@@ -22,6 +21,8 @@ use crate::key::Key;
 use crate::line::Contact;
 use crate::lock::Spec;
 use crate::proto::{ClaimId, Owner};
+use crate::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use crate::sync::{Mutex, Notify};
 
 /// A fencing token: strictly rising in the order in which a lock was granted.
 ///
@@ -318,8 +319,9 @@ impl Hold {
     }
 
     fn shift(&self, from: &[u8], to: u8) -> bool {
-        let change = |from: &u8| self.state.compare_exchange(*from, to, Ordering::AcqRel, Ordering::Acquire).is_ok();
-        from.iter().any(change)
+        // In one step for all that it may change from: between two, it may go from the second to the first.
+        let change = |state| from.contains(&state).then_some(to);
+        self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, change).is_ok()
     }
 
     /// Completes when it is lost or ended from now on.
@@ -345,3 +347,6 @@ pub(crate) fn certain_until(sent: Moment, time: Duration) -> Moment {
 pub(crate) fn certain_for(time: Duration) -> Duration {
     time.saturating_sub(time / 100 + Duration::from_millis(2))
 }
+
+#[cfg(all(test, loom))]
+mod model;

@@ -15,7 +15,7 @@
 
 use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -24,14 +24,15 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::Notify;
 use tracing::Instrument;
 
-use crate::agenda::{Agenda, Item, Parting, Round};
+use crate::agenda::{Agenda, Item, Over, Parting, Round};
 use crate::client::Core;
 use crate::env::{self, Moment};
 use crate::error::Result;
-use crate::hold::{Fence, Granted, Hold, Loss};
+use crate::hold::{Granted, Hold, Loss};
 use crate::lock::Spec;
 use crate::proto::Reply;
 use crate::renewal::{Attempt, batches};
+use crate::sync::{Mutex, MutexGuard};
 
 /// How many operations go into one `apply_many`: enough to spare the store, few enough not to hold it up.
 pub(crate) const BATCH: usize = 100;
@@ -41,7 +42,7 @@ pub(crate) const BATCH: usize = 100;
 const WINDOW: usize = 1_000;
 #[derive(Debug)]
 pub(crate) struct Keeper {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 #[derive(Debug)]
@@ -79,23 +80,6 @@ impl Keeper {
         let due = hold.interval(pulse).map_or(hold.deadline(), |interval| now + interval.min(left / 3));
         self.shared.enter(agenda, due, Item::Hold(hold.clone()));
         hold
-    }
-
-    /// Keeps a hold for the next task of this process, from one that ends with this; `None` where it was lost already.
-    pub(crate) fn hand_on(&self, hold: &Hold, fence: Fence, now: Moment) -> Option<Arc<Hold>> {
-        let mut agenda = self.shared.agenda();
-        agenda.remove(hold);
-        if !hold.end() {
-            return None;
-        }
-        agenda.serial += 1;
-        let next = Arc::new(hold.successor(fence, now, agenda.serial));
-        // The answer to a renewal that is under way belongs to the one that ended.
-        let due = Moment(hold.due.load(Relaxed));
-        let due = if due < hold.deadline() { due } else { now };
-        self.shared.enter(agenda, due, Item::Hold(next.clone()));
-        self.shared.core.counters.hold.record(now - hold.since);
-        Some(next)
     }
 
     /// Stops keeping a hold, which its user ends.
@@ -205,9 +189,12 @@ impl Shared {
     async fn run(self: Arc<Self>) {
         let mut under_way: FuturesUnordered<BoxFuture<'_, ()>> = FuturesUnordered::new();
         loop {
-            let lost = self.agenda().take_due(self.core.env.now());
+            let Over { lost, untaken } = self.agenda().take_due(self.core.env.now());
             for hold in lost {
                 self.lose_by_time(&hold);
+            }
+            for hold in untaken {
+                self.take_back(&hold);
             }
             let room = WINDOW.saturating_sub(self.under_way.load(Relaxed));
             let Round { renewals, mut releases } = self.agenda().next(room);
@@ -247,15 +234,22 @@ impl Shared {
         Some(agenda.wakes_at)
     }
 
-    fn lose_by_time(self: &Arc<Self>, hold: &Hold) {
+    pub(crate) fn lose_by_time(self: &Arc<Self>, hold: &Hold) {
         self.lose(hold, hold.loss_by_time());
     }
 
     /// Declares a hold lost, and releases it where that is for us to do.
     pub(crate) fn lose(self: &Arc<Self>, hold: &Hold, loss: Loss) {
-        self.agenda().remove(hold);
-        if self.core.lose(hold, loss) && loss == Loss::MaxHold {
-            self.release(hold, None);
+        let news = {
+            let mut agenda = self.agenda();
+            agenda.remove(hold);
+            hold.lose(loss)
+        };
+        if news {
+            self.core.lost(hold, loss);
+            if loss == Loss::MaxHold {
+                self.release(hold, None);
+            }
         }
     }
 }

@@ -17,6 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::guard::Guard;
 use crate::hold::{Fence, Granted, certain_until};
 use crate::info::Meta;
+use crate::key::Key;
 use crate::leasing::unattended;
 use crate::lock::Spec;
 use crate::locks::Locks;
@@ -85,8 +86,7 @@ impl Lease {
     /// asked for again.
     pub(crate) fn of(guard: Guard, spec: &Spec, client: &Arc<Client>) -> Result<Self> {
         if guard.is_degraded() {
-            let message = format!("the lock {:?} can only be had degraded now, and not for a lease", spec.key);
-            return Err(Error::new(ErrorKind::Unavailable, message));
+            return Err(degraded(&spec.key));
         }
         let owner = spec.owner.clone().unwrap_or_else(|| Owner::new("nobody"));
         let core = &client.core;
@@ -183,8 +183,8 @@ impl Lease {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Lost`] when it is no longer held; another kind when the store did not answer, and the lease is as it
-    /// was: [resume](Locks::resume) it.
+    /// [`ErrorKind::Lost`] when it is no longer held; another kind when the store did not answer or could only give a
+    /// degraded hold, and the lease is as it was: [resume](Locks::resume) it.
     ///
     /// # Cancel safety
     ///
@@ -208,6 +208,12 @@ impl Lease {
         };
         let reply = self.apply(&key, &Op::Acquire(acquire)).await?;
         let Outcome::Held { fence, .. } = reply.outcome else { return Err(self.lost()) };
+        match Fence(fence) {
+            Fence::NONE => return Err(degraded(&key)),
+            same if same == self.ticket.fence => {}
+            // A grant of its own: this claim had ended before, and somebody else may have had the lock meanwhile.
+            _ => return Err(self.lost()),
+        }
         match self.release().await {
             Ok(true) => {}
             // It ended before the second claim was in, and somebody else may have had the lock meanwhile.
@@ -239,7 +245,7 @@ impl Lease {
         Ok(())
     }
 
-    async fn apply(&self, key: &crate::Key, op: &Op) -> Result<Reply> {
+    async fn apply(&self, key: &Key, op: &Op) -> Result<Reply> {
         self.client.core.apply(key, op, self.client.options.op_timeout).await
     }
 
@@ -259,6 +265,11 @@ impl Lease {
         );
         Error::new(ErrorKind::Lost, message)
     }
+}
+
+fn degraded(key: &Key) -> Error {
+    let message = format!("the lock {key:?} can only be had degraded now, and not for a lease: try again later");
+    Error::new(ErrorKind::Unavailable, message)
 }
 
 /// The second claim of a hand-over, which goes unless it is kept.

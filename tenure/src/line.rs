@@ -19,11 +19,13 @@
 //!   store as well;
 //! * the hold is certain, and the next one asks for the same: time, metadata, watchdog.
 //!
+//! What a task is given in line it has to take within its patience: it may be a future that nobody polls any more.
+//!
 //! In line stand mutexes and writers without an owner. An owner may be in already and must not stand behind those who wait
 //! for it; readers and permits share, and have a place each.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -31,42 +33,46 @@ use tokio::sync::oneshot;
 use crate::client::Client;
 use crate::env::Moment;
 use crate::error::Error;
-use crate::hold::{Fence, Hold, HoldState};
+use crate::hold::Hold;
 use crate::key::Key;
 use crate::lock::Spec;
+use crate::place::{Place, Stand};
 use crate::proto::{Claim, Micros};
+use crate::sync::{Mutex, MutexGuard};
 
 /// For how long after its last answer the store is not asked whether others wait.
-const FAIR: Duration = Duration::from_millis(100);
+pub(crate) const FAIR: Duration = Duration::from_millis(100);
 
 /// The lines of one client.
 #[derive(Debug, Default)]
 pub(crate) struct Lines(Mutex<All>);
 
 #[derive(Debug, Default)]
-struct All {
-    by_key: HashMap<Key, Line>,
+pub(crate) struct All {
+    pub(crate) by_key: HashMap<Key, Line>,
     serial: u64,
 }
 
 #[derive(Debug)]
-struct Line {
+pub(crate) struct Line {
     /// The serial number of whoever asks the store, or holds.
-    front: u64,
+    pub(crate) front: u64,
     /// What it asks for.
-    spec: Arc<Spec>,
+    pub(crate) spec: Arc<Spec>,
     /// What it holds.
-    hold: Option<Arc<Hold>>,
+    pub(crate) hold: Option<Arc<Hold>>,
+    /// Until when it may take its turn to ask; `None` once it has. For a hold, the keeper's agenda knows.
+    take_by: Option<Moment>,
     /// Since when the store has failed whoever was at the front, and how.
-    failing: Option<(Moment, Error)>,
-    behind: VecDeque<Behind>,
+    pub(crate) failing: Option<(Moment, Error)>,
+    pub(crate) behind: VecDeque<Behind>,
 }
 
 #[derive(Debug)]
-struct Behind {
-    serial: u64,
-    spec: Arc<Spec>,
-    turn: oneshot::Sender<Turn>,
+pub(crate) struct Behind {
+    pub(crate) serial: u64,
+    pub(crate) spec: Arc<Spec>,
+    pub(crate) turn: oneshot::Sender<Turn>,
 }
 
 /// What whoever stood in line is given.
@@ -91,7 +97,7 @@ pub(crate) struct Contact {
 
 impl Contact {
     /// What the store's clock shows at least.
-    fn clock(&self, now: Moment) -> Micros {
+    pub(crate) fn clock(&self, now: Moment) -> Micros {
         // Less a hundredth of the time since, as two clocks may drift apart.
         let since = now - self.at;
         self.now + (since - since / 100).as_micros() as Micros
@@ -111,15 +117,19 @@ impl Lines {
         all.expire(&spec.key, client.core.env.now());
         all.serial += 1;
         let serial = all.serial;
-        let stand = match all.by_key.get_mut(&spec.key) {
-            None => all.found(spec),
-            Some(line) => {
-                let (sender, turn) = oneshot::channel();
-                line.behind.push_back(Behind { serial, spec: spec.clone(), turn: sender });
-                Stand::Behind { ahead: line.behind.len() as u32 - 1, turn }
-            }
-        };
-        Place { client: client.clone(), key: spec.key.clone(), serial, stand }
+        let stand = all.stand(spec, serial);
+        drop(all);
+        Place::new(client, spec, serial, stand)
+    }
+
+    /// Takes a place again, for one that was passed over: ahead of all who came after it.
+    pub(crate) fn rejoin(&self, spec: &Arc<Spec>, serial: u64) -> Stand {
+        self.all().stand(spec, serial)
+    }
+
+    /// Takes the turn to ask; false where it came too late, and the turn went on to another.
+    pub(crate) fn take_turn(&self, key: &Key, serial: u64) -> bool {
+        self.all().at_front(key, serial).is_some_and(|line| line.take_by.take().is_some())
     }
 
     /// Takes the front, if nobody is there.
@@ -130,15 +140,16 @@ impl Lines {
             return None;
         }
         all.serial += 1;
-        let (serial, stand) = (all.serial, all.found(spec));
-        Some(Place { client: client.clone(), key: spec.key.clone(), serial, stand })
+        let serial = all.serial;
+        let stand = all.stand(spec, serial);
+        drop(all);
+        Some(Place::new(client, spec, serial, stand))
     }
 
     /// Whether somebody in line certainly holds the lock.
     pub(crate) fn are_held(&self, key: &Key, now: Moment) -> bool {
         let all = self.all();
-        let hold = all.by_key.get(key).and_then(|line| line.hold.as_ref());
-        hold.is_some_and(|hold| !hold.is_over() && now < hold.deadline())
+        all.hold(key).is_some_and(|hold| !hold.is_over() && now < hold.deadline())
     }
 
     /// Since when the store has failed whoever was at the front, and how; `None` where it answers.
@@ -146,49 +157,71 @@ impl Lines {
         self.all().by_key.get(key)?.failing.clone()
     }
 
-    /// Lets the next one ask where a hold was lost, however long its guard still lives.
-    pub(crate) fn lost(&self, hold: &Hold) {
+    /// Lets the next one ask where a hold was lost, however long its guard still lives, or was not taken.
+    pub(crate) fn over(&self, hold: &Hold, now: Moment) {
         let mut all = self.all();
-        let front = all.by_key.get(&hold.key).and_then(|line| line.hold.as_ref());
-        if front.is_some_and(|front| front.serial == hold.serial) {
-            all.advance(&hold.key);
+        if all.hold(&hold.key).is_some_and(|front| front.serial == hold.serial) {
+            all.advance(&hold.key, now);
         }
     }
 
-    /// Lets the next one ask where a hold has expired and nobody said so: the runtime of its keeper may have ended.
+    /// Calls `then` with the hold that has the claim of this one by now, which may have been handed on; nobody hands it
+    /// on meanwhile.
+    pub(crate) fn with_heir<T>(&self, hold: &Arc<Hold>, then: impl FnOnce(&Arc<Hold>) -> T) -> T {
+        let all = self.all();
+        then(all.hold(&hold.key).filter(|heir| heir.id == hold.id).unwrap_or(hold))
+    }
+
+    /// Lets the next one ask where a hold has expired and nobody said so, as the runtime of its keeper may have ended, or
+    /// where a turn was not taken in time.
     pub(crate) fn expire(&self, key: &Key, now: Moment) {
         self.all().expire(key, now);
     }
 
-    fn all(&self) -> MutexGuard<'_, All> {
+    pub(crate) fn all(&self) -> MutexGuard<'_, All> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl All {
-    fn found(&mut self, spec: &Arc<Spec>) -> Stand {
-        let line = Line { front: self.serial, spec: spec.clone(), hold: None, failing: None, behind: VecDeque::new() };
-        self.by_key.insert(spec.key.clone(), line);
-        Stand::Front
+    /// A place: at the front where nobody is there, and otherwise behind those who came before.
+    fn stand(&mut self, spec: &Arc<Spec>, serial: u64) -> Stand {
+        let Some(line) = self.by_key.get_mut(&spec.key) else {
+            let (spec, behind) = (spec.clone(), VecDeque::new());
+            let line = Line { front: serial, spec, hold: None, take_by: None, failing: None, behind };
+            self.by_key.insert(line.spec.key.clone(), line);
+            return Stand::Front;
+        };
+        let (sender, turn) = oneshot::channel();
+        let ahead = line.behind.partition_point(|behind| behind.serial < serial);
+        line.behind.insert(ahead, Behind { serial, spec: spec.clone(), turn: sender });
+        Stand::Behind { ahead: ahead as u32, turn }
+    }
+
+    /// What the front of a line holds.
+    fn hold(&self, key: &Key) -> Option<&Arc<Hold>> {
+        self.by_key.get(key)?.hold.as_ref()
     }
 
     fn expire(&mut self, key: &Key, now: Moment) {
-        let hold = self.by_key.get(key).and_then(|line| line.hold.as_ref());
-        if hold.is_some_and(|hold| now >= hold.deadline()) {
-            self.advance(key);
+        let Some(line) = self.by_key.get(key) else { return };
+        let expired = line.hold.as_ref().is_some_and(|hold| now >= hold.deadline());
+        if expired || line.take_by.is_some_and(|take_by| now >= take_by) {
+            self.advance(key, now);
         }
     }
 
     /// The line, if that is its front.
-    fn at_front(&mut self, key: &Key, serial: u64) -> Option<&mut Line> {
+    pub(crate) fn at_front(&mut self, key: &Key, serial: u64) -> Option<&mut Line> {
         self.by_key.get_mut(key).filter(|line| line.front == serial)
     }
 
     /// Sends the next one to the front.
-    fn advance(&mut self, key: &Key) {
+    pub(crate) fn advance(&mut self, key: &Key, now: Moment) {
         let Some(line) = self.by_key.get_mut(key) else { return };
         line.hold = None;
         while let Some(Behind { serial, spec, turn }) = line.behind.pop_front() {
+            line.take_by = Some(now + spec.options.patience);
             (line.front, line.spec) = (serial, spec);
             if turn.send(Turn::Front).is_ok() {
                 return;
@@ -198,119 +231,5 @@ impl All {
     }
 }
 
-/// A task's place in a line; whoever is behind it moves up when it goes.
-pub(crate) struct Place {
-    client: Arc<Client>,
-    key: Key,
-    serial: u64,
-    stand: Stand,
-}
-
-enum Stand {
-    Front,
-    Behind {
-        ahead: u32,
-        turn: oneshot::Receiver<Turn>,
-    },
-    /// Passed on, with what it held.
-    Gone,
-}
-
-impl Place {
-    /// How many stand before it, of those who do not ask the store yet; `None`: it is at the front.
-    pub(crate) fn ahead(&self) -> Option<u32> {
-        match &self.stand {
-            Stand::Behind { ahead, .. } => Some(*ahead),
-            Stand::Front | Stand::Gone => None,
-        }
-    }
-
-    /// Waits for its turn. Nothing is lost when the future is dropped.
-    pub(crate) async fn turn(&mut self) -> Turn {
-        let turn = match &mut self.stand {
-            Stand::Behind { turn, .. } => turn.await.unwrap_or(Turn::Front),
-            Stand::Front | Stand::Gone => Turn::Front,
-        };
-        self.stand = Stand::Front;
-        turn
-    }
-
-    /// Takes note of what it holds.
-    pub(crate) fn holds(&self, hold: &Arc<Hold>) {
-        if let Some(line) = self.client.core.lines.all().at_front(&self.key, self.serial) {
-            (line.hold, line.failing) = (Some(hold.clone()), None);
-        }
-    }
-
-    /// Takes note of how the store answers it: those behind have to know.
-    pub(crate) fn asked(&self, now: Moment, failure: Option<&Error>) {
-        if let Some(line) = self.client.core.lines.all().at_front(&self.key, self.serial) {
-            let since = line.failing.as_ref().map_or(now, |(since, _)| *since);
-            line.failing = failure.map(|error| (since, error.clone()));
-        }
-    }
-
-    /// Passes the hold to the next in line, if that may be done without the store: then it is over for the present one.
-    pub(crate) fn hand_on(&mut self, hold: &Hold) -> Option<Fence> {
-        let now = self.client.core.env.now();
-        let mut all = self.client.core.lines.all();
-        let line = all.at_front(&self.key, self.serial)?;
-        line.behind.retain(|behind| !behind.turn.is_closed());
-        let fence = later_fence(hold, now)?;
-        line.behind.front().filter(|next| next.spec.is_like(&line.spec))?;
-        let successor = self.client.keeper.hand_on(hold, fence, now)?;
-        let Behind { serial, turn, .. } = line.behind.pop_front()?;
-        (line.front, line.hold) = (serial, Some(successor.clone()));
-        self.stand = Stand::Gone;
-        if let Err(Turn::Hold(hold)) = turn.send(Turn::Hold(successor)) {
-            // It went away in this very moment.
-            self.client.keeper.release(&hold);
-            all.advance(&self.key);
-        }
-        Some(fence)
-    }
-
-    fn leave_front(&self) {
-        let mut all = self.client.core.lines.all();
-        if all.at_front(&self.key, self.serial).is_some() {
-            all.advance(&self.key);
-        }
-    }
-}
-
-/// The token for whoever takes the hold over without the store; `None` where that may not be.
-fn later_fence(hold: &Hold, now: Moment) -> Option<Fence> {
-    // A degraded hold is not handed on: the next one asks whether the store is back.
-    let contact = hold.contact().filter(|_| hold.fence > Fence::NONE)?;
-    let fence = hold.fence.get() + 1;
-    let fair = contact.waiting == 0 && now - contact.at <= FAIR;
-    let certain = hold.state() == HoldState::Held && now < hold.deadline();
-    (fair && certain && fence <= contact.clock(now)).then_some(Fence(fence))
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        match std::mem::replace(&mut self.stand, Stand::Gone) {
-            Stand::Gone => {}
-            Stand::Front => self.leave_front(),
-            Stand::Behind { mut turn, .. } => {
-                // From here on nothing more is sent; what was sent already is ours to pass on.
-                turn.close();
-                match turn.try_recv() {
-                    Ok(Turn::Front) => self.leave_front(),
-                    Ok(Turn::Hold(hold)) => {
-                        if self.hand_on(&hold).is_none() {
-                            self.client.keeper.release(&hold);
-                            self.leave_front();
-                        }
-                    }
-                    Err(_) => {
-                        if let Some(line) = self.client.core.lines.all().by_key.get_mut(&self.key) {
-                            line.behind.retain(|behind| behind.serial != self.serial);
-                        }
-                    }
-                }
-            }
-        }
-    }
-}
+#[cfg(all(test, loom))]
+pub(crate) mod model;

@@ -58,7 +58,7 @@ pub async fn open_store(url: &str) -> Result<Arc<dyn Store>> {
 
 fn unknown(scheme: &str) -> Error {
     let known = [
-        ("memory:", true),
+        ("memory: (for this process alone)", true),
         ("sqlite:path", cfg!(feature = "sqlite")),
         ("redis://host", cfg!(feature = "redis")),
         ("rediss://host", cfg!(feature = "redis")),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::codec::Told;
 use crate::degrade::Handler;
+use crate::duration;
 use crate::error::{Error, ErrorKind, Result};
 use crate::hold::certain_for;
 
@@ -110,7 +111,8 @@ impl Options {
 
 pub(crate) fn within(name: &str, value: Duration, (least, most): (Duration, Duration)) -> Result<()> {
     if value < least || value > most {
-        return Err(invalid(format!("{name} of {value:?} is out of range: give {least:?} to {most:?}")));
+        let [value, least, most] = [value, least, most].map(duration::text);
+        return Err(invalid(format!("{name} of {value} is out of range: give {least} to {most}")));
     }
     Ok(())
 }
@@ -204,6 +206,10 @@ macro_rules! option_setters {
         /// wait, and as soon as it says so, each gets its turn: so others wait for no more than 100 ms longer than they
         /// would, and the hold under way. Claims of an [owner](crate::Locks::owner) or with a
         /// [`backoff`](Self::backoff) go to the store each for itself, and so do readers and permits.
+        ///
+        /// A task whose turn has come and whose future nobody polls keeps the others of its process waiting for its
+        /// [`patience`](Self::patience), twice that at the most, and what it was given goes on to the next, or back to
+        /// the store; polled again, it stands in line where it stood.
         pub fn local_hand_off(mut self, on: bool) -> Self {
             self.set().local_hand_off = on;
             self
@@ -310,11 +316,13 @@ mod tests {
 
     #[test]
     fn each_refusal_names_the_option_the_value_and_what_would_do() {
-        assert_eq!(refusal(|o| o.ttl = Duration::ZERO), "ttl of 0ns is out of range: give 10ms to 604800s");
-        assert_eq!(refusal(|o| o.ttl = 8 * DAY), "ttl of 691200s is out of range: give 10ms to 604800s");
-        assert!(refusal(|o| o.patience = Duration::ZERO).starts_with("patience of 0ns"));
-        assert!(refusal(|o| o.op_timeout = Duration::ZERO).starts_with("op_timeout of 0ns"));
-        assert!(refusal(|o| o.fence_memory = 31 * DAY).starts_with("fence_memory of 2678400s"));
+        assert_eq!(refusal(|o| o.ttl = Duration::ZERO), "ttl of 0s is out of range: give 10ms to 7d");
+        assert_eq!(refusal(|o| o.ttl = 8 * DAY), "ttl of 8d is out of range: give 10ms to 7d");
+        assert!(refusal(|o| o.patience = Duration::ZERO).starts_with("patience of 0s"));
+        assert!(refusal(|o| o.op_timeout = Duration::ZERO).starts_with("op_timeout of 0s"));
+        assert!(
+            refusal(|o| o.fence_memory = 31 * DAY).starts_with("fence_memory of 31d is out of range: give 0s to 30d")
+        );
         let message = refusal(|o| o.watchdog_interval = Some(o.ttl));
         assert!(message.starts_with("watchdog_interval of 30s cannot keep a ttl of 30s: give"), "{message}");
         assert!(refusal(|o| o.watchdog_interval = Some(Duration::ZERO)).contains("more than zero"));

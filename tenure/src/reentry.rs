@@ -10,13 +10,14 @@
 //! told. Whoever asks for more than is held, or for other terms, makes a claim of its own at the store.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use crate::env::Moment;
 use crate::hold::{Hold, HoldState};
 use crate::key::Key;
 use crate::lock::Spec;
 use crate::proto::Owner;
+use crate::sync::{Mutex, MutexGuard};
 
 /// The holds of a client that may be shared: of an owner each, on a lock.
 #[derive(Debug, Default)]

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tracing::Instrument;
+
 use crate::error::Result;
 use crate::event::What;
 use crate::guard::{Guard, Standing};
@@ -24,7 +26,10 @@ impl Guard {
     pub async fn release(mut self) -> Result<bool> {
         let was_ours = self.is_locked() && self.is_held();
         let Some(op) = self.begin_release() else { return Ok(was_ours) };
-        let reply = self.client.core.apply(&self.hold.key, &op, self.hold.op_timeout).await;
+        let span = tracing::debug_span!(
+            target: "tenure", "release", name = self.name(), fence = self.fence().get(), held = ?self.held_for()
+        );
+        let reply = self.client.core.apply(&self.hold.key, &op, self.hold.op_timeout).instrument(span).await;
         self.end_release(reply)
     }
 

@@ -14,7 +14,7 @@ use crate::env::Moment;
 use crate::error::Result;
 use crate::event::What;
 use crate::health::Pulse;
-use crate::hold::{Hold, Loss, Watchdog, certain_until};
+use crate::hold::{Hold, Watchdog, certain_until};
 use crate::keeper::{BATCH, Shared};
 use crate::line::Contact;
 use crate::proto::{Op, Outcome, Renew, Reply};
@@ -61,6 +61,9 @@ impl Shared {
     }
 
     pub(crate) fn renewed(self: &Arc<Self>, hold: &Arc<Hold>, attempt: Attempt, reply: Result<Reply>) {
+        if reply.as_ref().is_ok_and(|reply| !matches!(reply.outcome, Outcome::Held { .. })) {
+            return self.gone(hold);
+        }
         let mut agenda = self.agenda();
         // Not before: what was told to be over meanwhile must not come back.
         let now = self.core.env.now();
@@ -79,11 +82,7 @@ impl Shared {
                 self.core.counters.renewals.fetch_add(1, Relaxed);
                 self.core.tell(&hold.key, || What::Renewed { remaining: hold.deadline() - now });
             }
-            Ok(Outcome::Held { .. }) => {}
-            Ok(_) => {
-                drop(agenda);
-                self.lose(hold, Loss::Gone);
-            }
+            Ok(_) => {}
             // Another renewal came through meanwhile, so that this one is no news.
             Err(_) if hold.deadline() > attempt.before => {}
             Err(error) => {

@@ -79,18 +79,8 @@ impl Bid {
         if let Some(guard) = self.reenter()? {
             return Ok(Some(guard));
         }
-        if self.stands_in_line() {
-            self.place = Lines::try_join(&self.client, &self.spec);
-            if self.place.is_none() {
-                // One request of somebody else's may fail; for as long as an own one may take, it is the store.
-                let failing = self.client.core.lines.failing(&self.spec.key);
-                let lasting = |(since, _): &(Moment, Error)| self.now - *since >= self.spec.options.op_timeout;
-                if let Some((_, error)) = failing.filter(lasting) {
-                    return Err(self.fail(error));
-                }
-                self.end(Why::Busy);
-                return Ok(None);
-            }
+        if !self.try_line()? {
+            return Ok(None);
         }
         match self.ask(Duration::ZERO, self.spec.options.op_timeout).await? {
             Attempt::Held(fence, deadline, contact) => Ok(Some(self.granted(fence, deadline, Some(contact)))),
@@ -101,6 +91,26 @@ impl Bid {
             }
             Attempt::Failed(error) => Err(self.fail(error)),
         }
+    }
+
+    /// Takes the front of the line of this process where it has to stand in one; false where somebody is there, which ends
+    /// the bid.
+    pub(crate) fn try_line(&mut self) -> Result<bool> {
+        if !self.stands_in_line() {
+            return Ok(true);
+        }
+        self.place = Lines::try_join(&self.client, &self.spec);
+        if self.place.is_some() {
+            return Ok(true);
+        }
+        // One request of somebody else's may fail; for as long as an own one may take, it is the store.
+        let failing = self.client.core.lines.failing(&self.spec.key);
+        let lasting = |(since, _): &(Moment, Error)| self.now - *since >= self.spec.options.op_timeout;
+        if let Some((_, error)) = failing.filter(lasting) {
+            return Err(self.fail(error));
+        }
+        self.end(Why::Busy);
+        Ok(false)
     }
 
     /// Waits until it is granted.
@@ -191,7 +201,7 @@ impl Bid {
         }
     }
 
-    pub(crate) fn stands_in_line(&self) -> bool {
+    fn stands_in_line(&self) -> bool {
         let traits = self.client.core.store.traits();
         traits.queue && traits.fence && Lines::are_for(&self.spec)
     }

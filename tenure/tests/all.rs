@@ -1,15 +1,21 @@
 //! Several locks at once, under a paused clock.
 //!
 //! Bugs that were planted, one at a time, and found: the order of the list instead of that of the names; those behind the
-//! busy one are kept; those before it are forgotten; a failure keeps what was had.
+//! busy one are kept; those before it are forgotten; a failure keeps what was had; the tries are not bounded by the time
+//! for waiting; a failed try ends the wait; what is given back is waited for; a closed client takes the rest; the handler is
+//! not asked; what was lost meanwhile is handed out.
 
 #![allow(clippy::disallowed_methods, reason = "tests have their time and their tasks from tokio")]
 
 mod common;
 
+use std::sync::Arc;
+
 use common::{Chaos, Fault, client, crowd, ms, run_ready, two_clients};
-use tenure::{ErrorKind, Lock, Locks};
-use tokio::time::Instant;
+use tenure::env::Env;
+use tenure::proto::Op;
+use tenure::{ErrorKind, Instead, Lock, Locks};
+use tokio::time::{Instant, sleep};
 
 fn some(locks: &Locks, names: &str) -> Vec<Lock> {
     names.chars().map(|name| locks.mutex(name.to_string()).build().unwrap()).collect()
@@ -148,4 +154,153 @@ async fn what_cannot_be_meant_is_refused_by_name() {
     let error = ours.try_lock_all(&some(&theirs, "a")).await.unwrap_err();
     assert!(error.to_string().contains("another client's"), "{error}");
     assert!(ours.try_lock_all(&[]).await.unwrap().expect("all of none").is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_time_for_waiting_bounds_the_tries_as_well() {
+    let (ours, theirs, store) = two_clients();
+    store.hang_on(|name| name == "b");
+    let start = Instant::now();
+    let error = ours.lock_all(&some(&ours, "ab")).timeout(ms(500)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+    assert!(start.elapsed() <= ms(502), "{:?}", start.elapsed());
+
+    // Also when it waited for another one first.
+    store.hang_on(|_| false);
+    let guard = theirs.mutex("a").build().unwrap().lock().await.unwrap();
+    let start = Instant::now();
+    let waiting = tokio::spawn(ours.lock_all(&some(&ours, "ab")).timeout(ms(500)).into_future());
+    sleep(ms(200)).await;
+    store.hang_on(|name| name == "b");
+    guard.release().await.unwrap();
+    let error = waiting.await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+    assert!(start.elapsed() <= ms(502), "{:?}", start.elapsed());
+    store.hang_on(|_| false);
+    sleep(ms(10_000)).await;
+    assert_eq!(held(&store, "ab").await, [0, 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_fails_is_asked_again() {
+    for fault in [Fault::Refuse, Fault::LoseReply, Fault::Hang] {
+        let (ours, theirs, store) = two_clients();
+        store.fault(fault);
+        let waiting = tokio::spawn(ours.lock_all(&some(&ours, "cab")).into_future());
+        sleep(ms(3_000)).await;
+        store.fault(Fault::None);
+        let guards = waiting.await.unwrap().unwrap();
+        assert!(guards.are_held());
+        assert_eq!(held(&store, "abc").await, [1, 1, 1], "{fault:?}");
+        assert!(guards.release().await.unwrap());
+
+        // It fails when the first was had.
+        let guard = theirs.mutex("a").build().unwrap().lock().await.unwrap();
+        let waiting = tokio::spawn(ours.lock_all(&some(&ours, "abc")).into_future());
+        run_ready().await;
+        guard.release().await.unwrap();
+        store.fault(fault);
+        sleep(ms(100)).await;
+        store.fault(Fault::None);
+        assert!(waiting.await.unwrap().unwrap().are_held(), "{fault:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_fails_for_too_long_ends_the_wait_as_for_a_single_lock() {
+    for (fault, kind) in [(Fault::Refuse, ErrorKind::Unavailable), (Fault::Foreign, ErrorKind::Foreign)] {
+        let (locks, store) = client();
+        store.fault(fault);
+        let start = Instant::now();
+        let error = locks.lock_all(&some(&locks, "ab")).await.unwrap_err();
+        let single = start.elapsed();
+        let alone = locks.mutex("a").build().unwrap().lock().await.unwrap_err();
+        assert_eq!((error.kind(), alone.kind()), (kind, kind));
+        let difference = single.abs_diff(start.elapsed() - single);
+        assert!(difference < ms(2_000), "{fault:?}: {single:?} and {:?}", start.elapsed());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_for_what_is_given_back() {
+    let (ours, theirs, store) = two_clients();
+    let guard = theirs.mutex("b").build().unwrap().lock().await.unwrap();
+    store.delay(ms(300));
+    store.take_sends();
+    let start = Instant::now();
+    let waiting = tokio::spawn(ours.lock_all(&some(&ours, "abc")).into_future());
+    sleep(ms(650)).await;
+    let place = |op: &Op| matches!(op, Op::Acquire(acquire) if !acquire.patience.is_zero());
+    let sends = store.take_sends();
+    let send = sends.iter().find(|send| place(&send.ops[0])).expect("a place in the queue was asked for");
+    assert_eq!((send.at - start, send.keys[0].as_str()), (ms(300), "b"), "right when the try was answered");
+    assert_eq!(held(&store, "abc").await, [1, 1, 0], "and that behind it went back at the same time");
+    drop((guard, waiting));
+
+    // A try ends within the time limit of a request, whatever it has to give back.
+    let (ours, theirs, store) = two_clients();
+    let guard = theirs.mutex("b").build().unwrap().lock().await.unwrap();
+    store.delay(ms(700));
+    let wanted = ["a", "b", "c"].map(|name| ours.mutex(name).op_timeout(ms(1_000)).build().unwrap());
+    let start = Instant::now();
+    assert!(ours.try_lock_all(&wanted).await.unwrap().is_none());
+    assert!(start.elapsed() <= ms(1_001), "{:?}", start.elapsed());
+    sleep(ms(1_500)).await;
+    assert_eq!(held(&store, "abc").await, [0, 1, 0]);
+    drop(guard);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_was_closed_meanwhile_takes_no_more() {
+    let (ours, theirs, store) = two_clients();
+    let guard = theirs.mutex("a").build().unwrap().lock().await.unwrap();
+    let waiting = tokio::spawn(ours.lock_all(&some(&ours, "abc")).into_future());
+    run_ready().await;
+    ours.close().await;
+    guard.release().await.unwrap();
+    assert_eq!(waiting.await.unwrap().unwrap_err().kind(), ErrorKind::Closed);
+    run_ready().await;
+    assert_eq!(held(&store, "abc").await, [0, 0, 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_handler_is_asked_for_each_that_the_store_failed() {
+    let env = Env::simulated(7);
+    let store = Chaos::new(env.clone());
+    let builder = Locks::builder(Arc::new(store.clone())).env(env.clone());
+    let locks = builder.fallback(|_, _| Instead::Unlocked).build().unwrap();
+    for fault in [Fault::Refuse, Fault::Foreign] {
+        store.fault(fault);
+        let guards = locks.try_lock_all(&some(&locks, "ab")).await.unwrap().expect("the handler lets both pass");
+        assert!(guards.iter().all(|guard| guard.is_degraded() && guard.is_held()));
+        assert!(!guards.release().await.unwrap(), "nothing was held");
+        let guards = locks.lock_all(&some(&locks, "ab")).timeout(ms(500)).await.unwrap();
+        assert!(guards.iter().all(|guard| guard.is_degraded()));
+    }
+    assert_eq!(locks.metrics().degraded, 8);
+
+    // A lock that is busy is no failure, and neither is a claim that is turned away.
+    store.fault(Fault::None);
+    let other = common::another(&store, &env);
+    let guard = other.mutex("b").build().unwrap().lock().await.unwrap();
+    assert!(locks.try_lock_all(&some(&locks, "ab")).await.unwrap().is_none());
+    assert!(locks.lock_all(&some(&locks, "ab")).timeout(ms(500)).await.unwrap_err().is_timeout());
+    guard.release().await.unwrap();
+    run_ready().await;
+    let _semaphore = other.semaphore("b", 3).build().unwrap().lock().await.unwrap();
+    assert_eq!(locks.lock_all(&some(&locks, "ab")).await.unwrap_err().kind(), ErrorKind::Mismatch);
+    assert_eq!(locks.metrics().degraded, 8);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_lost_while_another_is_waited_for_is_taken_again() {
+    let (ours, theirs, store) = two_clients();
+    let guard = theirs.mutex("b").build().unwrap().lock().await.unwrap();
+    let wanted = ["a", "b"].map(|name| ours.mutex(name).ttl(ms(500)).watchdog(false).build().unwrap());
+    let waiting = tokio::spawn(ours.lock_all(&wanted).into_future());
+    sleep(ms(2_000)).await;
+    guard.release().await.unwrap();
+    let guards = waiting.await.unwrap().unwrap();
+    assert!(guards.are_held() && guards[0].remaining() > ms(400), "{guards:?}");
+    assert_eq!(held(&store, "ab").await, [1, 1]);
 }

@@ -258,6 +258,6 @@ fn thresholds_that_cannot_be_meant_are_refused_by_name() {
         change(chaos).build().unwrap_err().to_string()
     };
     assert_eq!(refusal(|b| b.failures(0)), "failures of 0 is out of range: give 1 to 1000000");
-    assert_eq!(refusal(|b| b.cool_down(Duration::ZERO)), "cool_down of 0ns is out of range: give 1ms to 3600s");
-    assert_eq!(refusal(|b| b.silence(Duration::ZERO)), "silence of 0ns is out of range: give 1ms to 600s");
+    assert_eq!(refusal(|b| b.cool_down(Duration::ZERO)), "cool_down of 0s is out of range: give 1ms to 1h");
+    assert_eq!(refusal(|b| b.silence(Duration::ZERO)), "silence of 0s is out of range: give 1ms to 10m");
 }

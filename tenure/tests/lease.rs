@@ -2,7 +2,7 @@
 //!
 //! Bugs that were planted, one at a time, and found: dropping releases; resuming prolongs, or does not ask; the ticket's
 //! version, fence or store is not looked at; `Debug` shows the id; a hand-over releases first, or leaves two claims when it
-//! fails; a degraded hold becomes a lease.
+//! fails, or takes a new grant for the old one; a degraded hold becomes a lease.
 
 #![allow(clippy::disallowed_methods, reason = "tests have their time and their tasks from tokio")]
 
@@ -218,7 +218,7 @@ async fn a_lease_that_was_waited_for_has_its_whole_term() {
     assert!(lease.is_held());
     assert_eq!(crowd(&store, "a").await, (1, 0));
     let error = lock.lease(ms(1)).await.unwrap_err();
-    assert_eq!(error.to_string(), "term of 1ms is out of range: give 10ms to 604800s");
+    assert_eq!(error.to_string(), "term of 1ms is out of range: give 10ms to 7d");
 }
 
 #[tokio::test(start_paused = true)]
@@ -257,4 +257,25 @@ async fn on_redis_a_lease_passes_from_client_to_client_and_survives_them() {
     assert_eq!(theirs.resume(Ticket::decode(&text).unwrap()).await.unwrap_err().kind(), ErrorKind::Lost);
     assert!(next.release().await.unwrap() && !next.release().await.unwrap());
     assert!(!theirs.info("a").await.unwrap().is_locked());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hand_over_whose_second_claim_came_too_late_is_no_lease() {
+    let (locks, store) = client();
+    let lease = locks.mutex("a").build().unwrap().lease(ms(500)).await.unwrap();
+    // The question whether it is still there is answered at once, the second claim comes after its end, and nobody hears
+    // that the first was gone by then.
+    store.yields(3);
+    let mut handing_over = std::pin::pin!(lease.hand_over());
+    assert!(futures_util::poll!(handing_over.as_mut()).is_pending());
+    store.delay(ms(600));
+    let lose_reply = async {
+        sleep(ms(900)).await;
+        store.fault(Fault::LoseReply);
+    };
+    let (handed_over, ()) = tokio::join!(handing_over, lose_reply);
+    assert!(handed_over.unwrap_err().is_lost());
+    store.fault(Fault::None);
+    sleep(ms(2_000)).await;
+    assert_eq!(crowd(&store, "a").await, (0, 0), "the second claim is given back");
 }

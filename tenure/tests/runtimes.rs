@@ -5,10 +5,13 @@
 
 mod common;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::{Chaos, Fault, client, crowd, ms, run_ready};
 use tenure::env::Env;
+use tenure::proto::Op;
+use tenure::store::Fallback;
 use tenure::{Guard, Locks, Loss};
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::{Instant, sleep, timeout};
@@ -151,4 +154,42 @@ fn a_release_that_was_under_way_in_a_runtime_that_ended_is_not_forgotten() {
         timeout(ms(5_000), locks.close()).await.expect("it is released, and so close ends");
         assert_eq!(crowd(&store, "a").await, (0, 0));
     });
+}
+
+#[test]
+fn what_a_diverted_claim_left_is_released_by_the_next_runtime_when_the_first_ended() {
+    let (first, second) = (Chaos::new(Env::system()), Chaos::new(Env::system()));
+    let store = Fallback::new(Arc::new(first.clone()), Arc::new(second.clone()));
+    let locks = Locks::new(store);
+    let its_own = runtime();
+    // The primary grants it without a reply, and is away when it is asked again: the grant is a stray there.
+    first.fault(Fault::LoseReply);
+    let lock = locks.mutex("a").ttl(ms(60_000)).build().unwrap();
+    let waiting = its_own.spawn(lock.lock().into_future());
+    let releasing = || first.take_sends().iter().any(|send| matches!(send.ops[0], Op::Release(_)));
+    let guard = its_own.block_on(async {
+        while crowd(&first, "a").await == (0, 0) {
+            sleep(ms(1)).await;
+        }
+        first.fault(Fault::Refuse);
+        let guard = waiting.await.unwrap().unwrap();
+        // Its release is under way when the runtime ends.
+        first.fault(Fault::Hang);
+        while !releasing() {
+            sleep(ms(1)).await;
+        }
+        // It may have been refused before the store fell silent; it is tried again after a second at the most.
+        while !releasing() {
+            sleep(ms(1)).await;
+        }
+        guard
+    });
+    drop(its_own);
+    first.fault(Fault::None);
+    runtime().block_on(async {
+        // Any use will do.
+        drop(locks.mutex("b").build().unwrap().lock().await.unwrap());
+        free(&first).await;
+    });
+    drop(guard);
 }

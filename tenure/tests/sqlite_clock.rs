@@ -41,6 +41,7 @@ async fn fence(store: &Sqlite, id: u128) -> u64 {
         max: 1,
         memory: Duration::ZERO,
         meta: Bytes::new(),
+        fence: 0,
     };
     let Reply { outcome: Outcome::Held { fence, .. }, .. } = store.apply(&key, &Op::Acquire(acquire)).await.unwrap()
     else {

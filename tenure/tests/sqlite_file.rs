@@ -68,6 +68,30 @@ async fn the_file_and_its_folders_are_for_this_user_alone() {
 }
 
 #[tokio::test]
+async fn what_is_not_to_be_made_is_not_made() {
+    let (folder, path) = place();
+    let connect = async |path: &Path, create: &str| {
+        Sqlite::connect(&format!("sqlite:{}?create={create}", path.display())).await.map(drop)
+    };
+    let is_there = |path: &Path| fs::exists(path).unwrap();
+    tells(&connect(&path, "nothing").await.unwrap_err(), &path, ErrorKind::Missing, "no store yet");
+    assert!(!is_there(&path));
+    fs::write(&path, "").unwrap();
+    tells(&connect(&path, "nothing").await.unwrap_err(), &path, ErrorKind::Missing, "no store yet");
+    assert_eq!(fs::metadata(&path).unwrap().len(), 0, "an empty file is nobody's yet, and stays so");
+
+    let deep = folder.path().join("a/b/locks.db");
+    for create in ["nothing", "file"] {
+        let says = if create == "file" { "there is no folder" } else { "no store yet" };
+        tells(&connect(&deep, create).await.unwrap_err(), &deep, ErrorKind::Missing, says);
+        assert!(!is_there(&folder.path().join("a")));
+    }
+    connect(&path, "file").await.unwrap();
+    connect(&path, "nothing").await.expect("it is there by now");
+    connect(&deep, "all").await.unwrap();
+}
+
+#[tokio::test]
 async fn a_file_that_is_there_keeps_its_mode() {
     let (_folder, path) = place();
     fs::write(&path, "").unwrap();

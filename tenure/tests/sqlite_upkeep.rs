@@ -30,6 +30,7 @@ fn acquire(name: &str, id: u128, ttl: Duration, meta: usize) -> (Key, Op) {
         max: 1,
         memory: Duration::ZERO,
         meta: Bytes::from(vec![b'x'; meta]),
+        fence: 0,
     };
     (Key::new(name).unwrap(), Op::Acquire(acquire))
 }

@@ -28,7 +28,7 @@ cargo xtask: tests, checks and benchmarks of tenure
 
   cargo xtask test [--no-install] [-- FILTER…]
       Runs every test: unit, integration and documentation tests with all features, after a check that the library
-      builds without features and with each alone. Servers that the tests need are installed as Debian packages where
+      builds without features and with each alone, and then the models, in a build of their own with loom. Servers that the tests need are installed as Debian packages where
       they are missing (as root, or by sudo; their services are not started); --no-install stops there instead.
       With a FILTER, just the tests whose name contains it.
   cargo xtask ci [STEP…]

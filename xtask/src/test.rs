@@ -1,7 +1,11 @@
-//! `cargo xtask test`: the servers first, then the library's features, then every test.
+//! `cargo xtask test`: the servers first, then the library's features, every test, and the models.
+//!
+//! A model is a test that `loom` runs once for each way in which its threads may take turns: see `tenure/src/sync.rs`.
+//! That is another build of the library, without features and in a target folder of its own.
 
 use std::fmt;
 use std::io::IsTerminal;
+use std::process::Command;
 
 use crate::run::{cargo, read, run, watch};
 use crate::{Outcome, servers};
@@ -28,7 +32,10 @@ pub(crate) fn main(args: &[&str]) -> Outcome {
         tests.arg("--color=always");
     }
     let mut total = Total::default();
-    let ended = watch(tests.args(filter), |line| total.add(line));
+    let mut ended = watch(tests.args(filter), |line| total.add(line));
+    if filter.iter().all(|name| name.starts_with("model")) {
+        ended = ended.and(watch(&mut models(filter), |line| total.add(line)));
+    }
     match ended {
         Ok(()) => Ok(total.to_string()),
         Err(error) if total.programs == 0 => Err(error),
@@ -38,6 +45,17 @@ pub(crate) fn main(args: &[&str]) -> Outcome {
             Err(format!("{error}\n{total}"))
         }
     }
+}
+
+/// Other tests of the library know nothing of loom, and would not run.
+fn models(filter: &[&str]) -> Command {
+    let given = |name: &str| std::env::var(name).ok();
+    let target = given("CARGO_TARGET_DIR").unwrap_or_else(|| "target".to_owned());
+    let flags = given("RUSTFLAGS").unwrap_or_default() + " --cfg loom";
+    let mut models = cargo("test --package tenure --lib --no-default-features --");
+    models.args(if filter.is_empty() { &["model::model_"] } else { filter });
+    models.env("CARGO_TARGET_DIR", format!("{target}/loom")).env("RUSTFLAGS", flags.trim_start());
+    models
 }
 
 /// The library's features, each of which must build alone.

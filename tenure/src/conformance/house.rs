@@ -42,7 +42,8 @@ pub async fn a_dropped_call_leaves_the_lock_sound(subject: Subject) {
         there.enter(&other).await;
         assert_eq!(there.release(other.id).await, Was::Holding);
     }
-    assert_eq!(here.who().await, (vec![], vec![]));
+    // What a minority of nodes has is let go soon after.
+    eventually("nothing is left", || async { (here.who().await == (vec![], vec![])).then_some(()) }).await;
 }
 
 /// Many operations in one call are answered each by itself and in their order; those that fail or are refused do not

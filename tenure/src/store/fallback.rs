@@ -20,7 +20,6 @@
 //! [`Metrics::degraded`](crate::Metrics::degraded) for each such hold.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -32,6 +31,7 @@ use crate::env::{Env, Moment};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
 use crate::proto::{Acquire, ClaimId, Op, Outcome, Reply};
+use crate::sync::atomic::{AtomicBool, Ordering};
 
 mod strays;
 
@@ -138,6 +138,7 @@ impl Inner {
 
     /// Sends operations to the primary, and to the secondary what it cannot take or what lives there.
     async fn apply_all(&self, ops: &[(Key, Op)]) -> Vec<Result<Reply>> {
+        self.strays.see_that_they_go();
         let at_secondary: Vec<bool> = ops.iter().map(|(_, op)| self.went(op)).collect();
         let here: Vec<_> =
             ops.iter().zip(&at_secondary).filter(|(_, went)| !**went).map(|(op, _)| op.clone()).collect();

@@ -9,13 +9,12 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::future::poll_fn;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll};
 
-use futures_util::task::AtomicWaker;
-
 use crate::proto::{ClaimId, Grant};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{AtomicWaker, Mutex, MutexGuard};
 
 /// What a [`Watch`] reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +56,8 @@ impl Hub {
     /// Passes a grant on to its claim, if that is waiting here.
     pub fn deliver(&self, grant: &Grant) {
         if let Some(slot) = self.waiting().get(&grant.id) {
-            slot.told.store(grant.fence, Ordering::Release);
+            // An exchange as everywhere: loom would let others overlook a mere store.
+            slot.told.swap(grant.fence, Ordering::AcqRel);
             slot.waker.wake();
         }
     }
@@ -212,3 +212,6 @@ impl Drop for Place {
         self.hub.waiting().remove(&self.id);
     }
 }
+
+#[cfg(all(test, loom))]
+mod model;

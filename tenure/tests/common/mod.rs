@@ -41,6 +41,7 @@ struct State {
     fault: Mutex<Fault>,
     yields: AtomicUsize,
     mute: AtomicBool,
+    refuse_acquires: AtomicBool,
     ops: Mutex<Vec<Op>>,
     delay: Mutex<Duration>,
     /// What each operation costs, and until when those cost that were sent before.
@@ -74,6 +75,7 @@ impl Chaos {
             fault: Mutex::new(Fault::None),
             yields: AtomicUsize::new(0),
             mute: AtomicBool::new(false),
+            refuse_acquires: AtomicBool::new(false),
             ops: Mutex::default(),
             delay: Mutex::default(),
             cost: Mutex::default(),
@@ -110,6 +112,11 @@ impl Chaos {
     /// What was sent, and forgets it.
     pub fn take_sends(&self) -> Vec<Send> {
         std::mem::take(&mut self.state.sends.lock().unwrap())
+    }
+
+    /// Whether it refuses new claims, and nothing else.
+    pub fn refuse_acquires(&self, refuse: bool) {
+        self.state.refuse_acquires.store(refuse, SeqCst);
     }
 
     /// From now on pushes get lost.
@@ -158,6 +165,9 @@ impl Chaos {
         let fault = *self.state.fault.lock().unwrap();
         for _ in 0..yields {
             tokio::task::yield_now().await;
+        }
+        if self.state.refuse_acquires.load(SeqCst) && matches!(op, Op::Acquire(_)) {
+            return Err(Error::new(ErrorKind::Unavailable, "the test refuses claims"));
         }
         match fault {
             Fault::Refuse => return Err(Error::new(ErrorKind::Unavailable, "the test refuses")),

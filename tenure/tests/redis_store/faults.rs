@@ -176,6 +176,27 @@ async fn a_stopped_server_is_no_reply_and_then_unavailable_and_then_there_again(
 }
 
 #[tokio::test]
+async fn a_read_without_a_reply_is_not_said_to_have_been_carried_out() {
+    let server = testkit::Redis::start();
+    let options = "?response_timeout=100ms&connect_timeout=100ms";
+    for n in 0..3 {
+        let store = connect(&format!("{}{options}", server.url())).await;
+        server.pause();
+        let error = within(Duration::from_secs(2), async {
+            match n {
+                0 => store.read(&key("a")).await.map(drop),
+                1 => store.scan().await.map(drop),
+                _ => store.ping().await,
+            }
+        });
+        let error = error.await.unwrap_err();
+        server.resume();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        assert!(error.to_string().ends_with("sent no reply in time"), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn a_slow_reply_does_not_cost_the_connection_that_others_are_heard_on() {
     let server = testkit::Redis::start();
     let proxy = Proxy::to(server.port());

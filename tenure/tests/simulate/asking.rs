@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tenure::Guard;
+use tenure::Fence;
 use tokio::time::Instant;
 
+use crate::grip::Grip;
 use crate::history::{History, Told, note};
-use crate::lock::{Claimant, Held, Lock, Wait};
+use crate::lock::{Claimant, Held, Lock, Manner, Wait};
 use crate::scenario::Weather;
 
 /// For how long a process may pass a hold on among its tasks before it asks whether others wait.
@@ -26,15 +27,18 @@ impl Asking {
         let mut told = history.told();
         let lock = &mut told.locks[who.lock];
         lock.calls += 1;
+        if who.manner == Manner::Several {
+            (lock.engaged, lock.idle_since) = (lock.engaged + 1, None);
+        }
         let (call, since) = (lock.calls, Instant::now());
         lock.waiting.push(Wait { call, since, overtaken: Vec::new() });
         Self { history: history.clone(), call, who, since }
     }
 
-    /// It was let in, in this very moment.
-    pub(crate) fn held(self, guard: &Arc<Guard>) {
+    /// It was let in, in this very moment; names the hold.
+    pub(crate) fn held(self, grip: Grip, fence: Fence) -> u64 {
         let Claimant { process, task, owner, permits, limit, .. } = self.who;
-        let fence = guard.fence().get();
+        let (fence, spare) = (fence.get(), fence == Fence::NONE);
         let history = self.history.clone();
         note!(history, "p{process} t{task} holds lock {} with fence {fence}, owner {owner:?}", self.who.lock);
         history.look();
@@ -44,12 +48,25 @@ impl Asking {
         let lock = &mut locks[self.who.lock];
         counts.holds += 1;
         let mut broken = Vec::new();
-        if !guard.is_held() {
+        if !grip.is_held() {
             broken.push("a hold was over when it was given".to_owned());
         }
 
-        lock.holds.push(Held { guard: Arc::downgrade(guard), who: self.who, over: false });
-        let weight = lock.weight();
+        lock.holds.push(Held { call: self.call, grip, spare, who: self.who, over: false });
+        let weight = lock.weight(spare.then_some(process));
+        if spare {
+            counts.degraded += 1;
+            if weight > u64::from(limit) {
+                broken.push(format!("degraded holds overlap in a process: {weight} permits out of {limit} are held"));
+            }
+            if !history.scenario.processes[process].fallback {
+                broken.push("a hold without a fence, and there is no second store".to_owned());
+            }
+            drop(told);
+            broken.into_iter().for_each(|broken| history.fail(broken));
+            return self.call;
+        }
+        counts.together += u64::from(self.who.manner == Manner::Several);
         if weight > u64::from(limit) {
             counts.overlaps += 1;
             if !may_overlap {
@@ -77,6 +94,7 @@ impl Asking {
         counts.waits += u64::from(self.since < Instant::now());
         drop(told);
         broken.into_iter().for_each(|broken| history.fail(broken));
+        self.call
     }
 
     /// In calm weather everyone has its turn.
@@ -89,7 +107,8 @@ impl Asking {
         let scenario = &self.history.scenario;
         let (now, trip) = (Instant::now(), scenario.trip());
         let hand_off = scenario.locks[self.who.lock].local_hand_off;
-        let in_line = |who: &Claimant| hand_off && who.owner.is_none() && who.permits == u32::MAX;
+        let in_line =
+            |who: &Claimant| hand_off && who.owner.is_none() && who.permits == u32::MAX && who.manner != Manner::Lease;
         let wait = lock.waiting.iter().find(|wait| wait.call == self.call)?;
         // Who was let in together with others may hear of it a round trip after them.
         let earlier = wait.overtaken.iter().filter(|(_, at)| *at + 2 * trip < now);
@@ -142,5 +161,9 @@ impl Drop for Asking {
         lock.waiting.retain(|wait| wait.call != self.call);
         // Whoever gave up has to let go first.
         lock.idle_since = lock.idle_since.map(|_| Instant::now());
+        if self.who.manner == Manner::Several {
+            lock.engaged -= 1;
+            lock.idle();
+        }
     }
 }

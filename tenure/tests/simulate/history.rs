@@ -14,6 +14,7 @@ use tenure::proto::Record;
 use tokio::time::{Instant, sleep_until};
 
 use crate::asking::Asking;
+use crate::grip::Grip;
 use crate::lock::{Claimant, Lock};
 use crate::scenario::{Scenario, Weather};
 
@@ -30,6 +31,8 @@ pub(crate) struct Told {
     failure: Option<String>,
     pub(crate) locks: Vec<Lock>,
     pub(crate) counts: Counts,
+    /// How many leases each process took, that are not its own to release.
+    pub(crate) leased: Vec<u64>,
 }
 
 /// How much of what a scenario was worth its time for.
@@ -41,6 +44,10 @@ pub(crate) struct Counts {
     pub(crate) refused_writes: u64,
     pub(crate) overlaps: u64,
     pub(crate) handed_on: u64,
+    /// Holds that were taken together with others, leases that were found again or renewed, and degraded holds.
+    pub(crate) together: u64,
+    pub(crate) passed: u64,
+    pub(crate) degraded: u64,
 }
 
 impl Counts {
@@ -51,6 +58,9 @@ impl Counts {
         self.refused_writes += more.refused_writes;
         self.overlaps += more.overlaps;
         self.handed_on += more.handed_on;
+        self.together += more.together;
+        self.passed += more.passed;
+        self.degraded += more.degraded;
     }
 }
 
@@ -67,7 +77,8 @@ pub(crate) use note;
 impl History {
     pub(crate) fn new(scenario: Arc<Scenario>, recording: bool) -> Self {
         let locks = scenario.locks.iter().map(|_| Lock::default()).collect();
-        let told = Mutex::new(Told { locks, ..Told::default() });
+        let leased = vec![0; scenario.processes.len()];
+        let told = Mutex::new(Told { locks, leased, ..Told::default() });
         Self { start: Instant::now(), scenario, recording, told }
     }
 
@@ -149,7 +160,32 @@ impl History {
         let mut told = self.told();
         let lock = &mut told.locks[lock];
         lock.look();
-        lock.idle_since = lock.holds.iter().all(|held| held.over).then(Instant::now);
+        lock.idle();
+    }
+
+    /// A lease was not released, and its place in the store may remain for a little.
+    pub(crate) fn expired(&self, lock: usize) {
+        self.told().locks[lock].abandoned = true;
+        self.gone(lock);
+    }
+
+    /// Somebody may have the lock whose hold is not known, or has no more.
+    pub(crate) fn engaged(&self, lock: usize, more: i32) {
+        self.told().locks[lock].engaged += more;
+    }
+
+    /// What came of a call is in other hands now, or certain again.
+    pub(crate) fn passed(&self, lock: usize, call: u64, grip: Grip) {
+        let mut told = self.told();
+        let Told { locks, counts, .. } = &mut *told;
+        counts.passed += 1;
+        let lock = &mut locks[lock];
+        let Some(held) = lock.holds.iter_mut().find(|held| held.call == call) else { return };
+        (held.over, held.grip) = (!grip.is_held(), grip);
+        let (weight, limit) = (lock.weight(None), u64::from(held_limit(lock, call)));
+        drop(told);
+        let overlap = weight > limit && !self.scenario.may_overlap();
+        self.demand(!overlap, || format!("a lease came back beside others: {weight} permits out of {limit} are held"));
     }
 
     /// A hold was told lost. Its place in the store may remain for a little.
@@ -164,7 +200,7 @@ impl History {
     /// All clocks but the store's jump by that much next, and nobody can do anything meanwhile.
     pub(crate) fn suspend(&self, time: Duration) {
         for held in self.told().locks.iter_mut().flat_map(|lock| &mut lock.holds) {
-            held.over |= held.guard.upgrade().is_none_or(|guard| guard.remaining() <= time);
+            held.over |= held.grip.remaining() <= time;
         }
     }
 
@@ -181,4 +217,8 @@ impl History {
         let revived = self.told().locks.iter_mut().any(Lock::look);
         self.demand(!revived, || "a hold that was over is held again".to_owned());
     }
+}
+
+fn held_limit(lock: &Lock, call: u64) -> u32 {
+    lock.holds.iter().find(|held| held.call == call).map_or(u32::MAX, |held| held.who.limit)
 }

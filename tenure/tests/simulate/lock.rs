@@ -1,17 +1,19 @@
 //! What the history knows of one lock: who is in, who waits, and the tokens it has seen.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Weak;
 
-use tenure::Guard;
 use tenure::proto::{ClaimId, Entry, Record};
 use tokio::time::Instant;
+
+use crate::grip::Grip;
 
 #[derive(Default)]
 pub(crate) struct Lock {
     pub(crate) holds: Vec<Held>,
     pub(crate) waiting: Vec<Wait>,
     pub(crate) calls: u64,
+    /// How many may have it whose holds are not known: they are about to take it together with others, or let it expire.
+    pub(crate) engaged: i32,
     /// Who was let in by the store, under which token; a claim may be let in again when it expired.
     pub(crate) grants: BTreeSet<(ClaimId, u64)>,
     /// The tokens in the order in which the store gave them.
@@ -38,10 +40,24 @@ pub(crate) struct Claimant {
     pub(crate) limit: u32,
     /// It stands in the queue if it has to.
     pub(crate) waits: bool,
+    pub(crate) manner: Manner,
+}
+
+/// In which way somebody claims it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Manner {
+    Alone,
+    /// Together with others.
+    Several,
+    Lease,
 }
 
 pub(crate) struct Held {
-    pub(crate) guard: Weak<Guard>,
+    /// Which call it came of.
+    pub(crate) call: u64,
+    pub(crate) grip: Grip,
+    /// It is degraded: the process has it of its own second store.
+    pub(crate) spare: bool,
     pub(crate) who: Claimant,
     pub(crate) over: bool,
 }
@@ -94,19 +110,27 @@ impl Lock {
 
     /// Forgets the guards that are gone, and tells whether a hold came back to life.
     pub(crate) fn look(&mut self) -> bool {
-        self.holds.retain(|held| held.guard.strong_count() > 0);
+        self.holds.retain(|held| held.grip.is_there());
         let mut revived = false;
         for held in &mut self.holds {
-            let is_held = held.guard.upgrade().is_some_and(|guard| guard.is_held());
+            let is_held = held.grip.is_held();
             revived |= held.over && is_held;
             held.over |= !is_held;
         }
         revived
     }
 
-    /// The permits that are held, an owner's claims counted as the largest of them.
-    pub(crate) fn weight(&self) -> u64 {
-        let held = || self.holds.iter().filter(|held| !held.over).map(|held| held.who);
+    /// Nobody has it of the store any more, nor is about to: since now.
+    pub(crate) fn idle(&mut self) {
+        let free = self.engaged == 0 && self.holds.iter().all(|held| held.over || held.spare);
+        self.idle_since = free.then(Instant::now);
+    }
+
+    /// The permits that are held, of the store or of a process's second one, an owner's claims counted as the largest of
+    /// them.
+    pub(crate) fn weight(&self, spare: Option<usize>) -> u64 {
+        let there = |held: &&Held| held.spare.then_some(held.who.process) == spare;
+        let held = || self.holds.iter().filter(|held| !held.over).filter(there).map(|held| held.who);
         let of = |owner| held().filter(move |who| who.owner == Some(owner)).map(|who| who.permits).max().unwrap_or(0);
         let strangers = held().filter(|who| who.owner.is_none()).map(|who| who.permits);
         (0..3).map(of).chain(strangers).map(u64::from).sum()

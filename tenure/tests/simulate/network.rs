@@ -151,6 +151,23 @@ impl World {
         state.memory.clone()
     }
 
+    /// Whether a process is no more.
+    pub(crate) fn is_dead(&self, process: usize) -> bool {
+        self.state().links[process].dead
+    }
+
+    /// Waits until every process that lives can reach the store again.
+    pub(crate) async fn whole(&self) {
+        sleep_until(self.0.start + self.0.scenario.clear_at).await;
+        loop {
+            let ends = self.state().links.iter().map(|link| link.cut_until.max(link.paused_until)).max();
+            match ends.filter(|end| *end > Instant::now()) {
+                Some(end) => sleep_until(end).await,
+                None => return,
+            }
+        }
+    }
+
     /// Waits until the process is not paused.
     pub(crate) async fn running(&self, process: usize) {
         loop {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tenure::Locks;
 use tenure::env::Env;
-use tenure::store::{Breaker, Store};
+use tenure::store::{Breaker, Fallback, Store};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
@@ -13,6 +13,7 @@ use tokio::time::{sleep, timeout};
 use crate::history::{Counts, History, note};
 use crate::network::World;
 use crate::scenario::{Happening, Scenario, Weather};
+use crate::spare::Spare;
 use crate::task::Task;
 use crate::wire::name_of_lock;
 
@@ -38,11 +39,13 @@ pub(crate) fn play(seed: u64, recording: bool) -> Played {
 
 async fn perform(scenario: &Arc<Scenario>, history: &Arc<History>) {
     let world = World::new(scenario, history);
-    let clients: Vec<Locks> = (0..scenario.processes.len()).map(|process| client(scenario, &world, process)).collect();
+    let mut spares = Vec::new();
+    let processes = 0..scenario.processes.len();
+    let clients: Arc<[Locks]> = processes.map(|process| client(scenario, &world, process, &mut spares)).collect();
     let mut tasks = Vec::new();
-    for (process, locks) in clients.iter().enumerate() {
-        for task in 0..scenario.processes[process].tasks.len() {
-            let task = Task::new(&world, history, scenario, locks.clone(), (process, task));
+    for (process, spec) in scenario.processes.iter().enumerate() {
+        for task in 0..spec.tasks.len() {
+            let task = Task::new(&world, history, scenario, &clients, (process, task));
             tasks.push((process, tokio::spawn(task.run())));
         }
     }
@@ -55,7 +58,7 @@ async fn perform(scenario: &Arc<Scenario>, history: &Arc<History>) {
             aborts.iter().filter(|(process, _)| *process == killed).for_each(|(_, task)| task.abort());
         }
     };
-    let script = tokio::spawn(happen(world.clone(), history.clone(), scenario.clone(), kill));
+    let script = tokio::spawn(happen(world.clone(), history.clone(), scenario.clone(), spares.clone(), kill));
 
     all_ended(history, tasks.into_iter().map(|(_, task)| task), longest_play(scenario)).await;
     if history.has_failed() {
@@ -64,16 +67,18 @@ async fn perform(scenario: &Arc<Scenario>, history: &Arc<History>) {
     script.await.expect("it does not panic");
     let dead = dead.lock().expect("no panic").clone();
     let mut closed = Vec::new();
-    for (process, locks) in clients.into_iter().enumerate().filter(|(process, _)| !dead.contains(process)) {
+    for (process, locks) in clients.iter().cloned().enumerate().filter(|(process, _)| !dead.contains(process)) {
         closed.push(tokio::spawn(close(scenario.clone(), history.clone(), locks, process)));
     }
     all_ended(history, closed, longest_play(scenario)).await;
+    drop(clients);
+    spares.retain(|spare| !dead.contains(&spare.process));
     if !history.has_failed() {
-        nothing_is_left(scenario, history, &world).await;
+        nothing_is_left(scenario, history, &world, &spares).await;
     }
 }
 
-fn client(scenario: &Scenario, world: &World, process: usize) -> Locks {
+fn client(scenario: &Scenario, world: &World, process: usize, spares: &mut Vec<Spare>) -> Locks {
     let env = Env::simulated(scenario.seed ^ ((process as u64 + 1) << 32));
     let mut store = world.wire(process);
     if let Some((failures, cool_down)) = scenario.processes[process].breaker {
@@ -81,13 +86,24 @@ fn client(scenario: &Scenario, world: &World, process: usize) -> Locks {
         let breaker = Breaker::builder(store).failures(failures).cool_down(cool_down).silence(silence);
         store = Arc::new(breaker.env(env.clone()).build().expect("the thresholds are valid"));
     }
-    Locks::builder(store).env(env).build().expect("the defaults are valid")
+    if scenario.processes[process].fallback {
+        let spare = Spare::new(world, process, &env);
+        store = Arc::new(Fallback::with_env(store, Arc::new(spare.clone()), env.clone()));
+        spares.push(spare);
+    }
+    // What goes on by its ticket alone goes by these.
+    let (op_timeout, memory) = (scenario.longest(|lock| lock.op_timeout), scenario.longest(|lock| lock.memory));
+    Locks::builder(store).env(env).op_timeout(op_timeout).fence_memory(memory).build().expect("the options are valid")
 }
 
 /// By when everyone must have had its turn: the trouble is over, and then each waits for all the others each time.
 fn longest_play(scenario: &Scenario) -> Duration {
     let rounds: u32 = scenario.processes.iter().map(|process| (process.rounds + 1) * process.tasks.len() as u32).sum();
-    let turn = scenario.longest(|lock| 10 * lock.hold + 3 * lock.ttl + lock.patience + lock.op_timeout);
+    let mut turn = scenario.longest(|lock| 10 * lock.hold + 3 * lock.ttl + lock.patience + lock.op_timeout);
+    if scenario.processes.iter().any(|process| process.several > 0) {
+        // One is held while the others are waited for, and may have to be taken again.
+        turn *= 2 * scenario.locks.len() as u32;
+    }
     scenario.clear_at + scenario.aftermath() + (rounds + 2) * (turn + 10 * scenario.trip() + Duration::from_millis(50))
 }
 
@@ -112,12 +128,12 @@ async fn close(scenario: Arc<Scenario>, history: Arc<History>, locks: Locks, pro
     let metrics = locks.metrics();
     history.count(|counts| counts.handed_on += metrics.handed_on);
     // A guard whose hold was lost is released all the same.
-    let told =
-        metrics.acquired <= metrics.released + metrics.handed_on + metrics.lost || scenario.weather >= Weather::Storm;
+    let told = metrics.acquired <= metrics.released + metrics.handed_on + metrics.lost + history.told().leased[process]
+        || scenario.weather >= Weather::Storm;
     history.demand(told, || format!("not every hold ended: {metrics:?}"));
 }
 
-async fn nothing_is_left(scenario: &Scenario, history: &History, world: &World) {
+async fn nothing_is_left(scenario: &Scenario, history: &History, world: &World, spares: &[Spare]) {
     // In good weather it is all gone at once; else what the dead left has to expire.
     if scenario.weather >= Weather::Storm {
         sleep(2 * scenario.aftermath()).await;
@@ -127,6 +143,11 @@ async fn nothing_is_left(scenario: &Scenario, history: &History, world: &World) 
         let key = tenure::Key::new(name_of_lock(lock)).expect("a name");
         let record = memory.read(&key).await.expect("memory does not fail").record;
         history.demand(record.is_empty(), || format!("lock {lock} is not free in the end: {record:?}"));
+        for Spare { process, memory, .. } in spares {
+            let record = memory.read(&key).await.expect("memory does not fail").record;
+            history
+                .demand(record.is_empty(), || format!("p{process} has lock {lock} of its own in the end: {record:?}"));
+        }
     }
     let watching = format!("{memory:?}");
     history.demand(watching.contains("waiting: 0"), || format!("somebody still listens: {watching}"));
@@ -138,7 +159,13 @@ async fn nothing_is_left(scenario: &Scenario, history: &History, world: &World) 
 }
 
 /// What happens to all: the script of the scenario.
-async fn happen(world: World, history: Arc<History>, scenario: Arc<Scenario>, kill: impl Fn(usize)) {
+async fn happen(
+    world: World,
+    history: Arc<History>,
+    scenario: Arc<Scenario>,
+    spares: Vec<Spare>,
+    kill: impl Fn(usize),
+) {
     for (after, happening) in &scenario.events {
         sleep(*after).await;
         note!(history, "{happening:?}");
@@ -163,5 +190,12 @@ async fn happen(world: World, history: Arc<History>, scenario: Arc<Scenario>, ki
             Happening::Break { lock } => world.break_lock(lock).await,
             Happening::Jump { micros } => world.jump(micros),
         }
+    }
+    if !spares.is_empty() {
+        // What was sent before is given up after 2 s, and tried again within a second.
+        world.whole().await;
+        sleep(Duration::from_millis(3_100) + 4 * scenario.trip()).await;
+        let stray = spares.iter().find_map(Spare::stray);
+        history.demand(stray.is_none(), || format!("what went elsewhere was not given back: {stray:?}"));
     }
 }

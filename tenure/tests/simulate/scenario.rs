@@ -50,6 +50,11 @@ pub(crate) struct Process {
     pub(crate) cancels: u32,
     /// Its store is behind a circuit breaker, that opens after so many failures for so long.
     pub(crate) breaker: Option<(u32, Duration)>,
+    /// While its store is away, it goes to one of its own.
+    pub(crate) fallback: bool,
+    /// Out of a hundred acquisitions, how many are of all locks at once, and how many are leases.
+    pub(crate) several: u32,
+    pub(crate) leases: u32,
 }
 
 #[derive(Clone, Debug)]
@@ -209,7 +214,10 @@ impl Process {
         let tasks = tasks.collect();
         let breaker = (weather >= Weather::Storm && rng.random_bool(0.3))
             .then(|| (rng.random_range(1..=5), ms(scale * rng.random_range(0.1..2.0))));
-        Self { tasks, rounds: rng.random_range(1..=4), cancels: [0, 10, 50][rng.random_range(0..3)], breaker }
+        let fallback = weather >= Weather::Storm && rng.random_bool(0.25);
+        let (rounds, cancels) = (rng.random_range(1..=4), [0, 10, 50][rng.random_range(0..3)]);
+        let (several, leases) = ([0, 0, 10, 40][rng.random_range(0..4)], [0, 0, 0, 30][rng.random_range(0..4)]);
+        Self { tasks, rounds, cancels, breaker, fallback, several, leases }
     }
 }
 

@@ -13,28 +13,30 @@ use rand::{RngExt, SeedableRng};
 use tenure::{Error, ErrorKind, Guard, Lock, Locks, Result};
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::grip::Grip;
 use crate::history::{History, note};
-use crate::lock::Claimant;
+use crate::lock::{Claimant, Manner};
 use crate::network::World;
-use crate::scenario::{Kind, Scenario, Spec, Weather};
+use crate::scenario::{Kind, Process, Scenario, Spec, Weather};
 use crate::wire::name_of_lock;
 
 /// How late a paused clock's timers are at most.
-const TICKS: Duration = Duration::from_millis(3);
+pub(crate) const TICKS: Duration = Duration::from_millis(3);
 
 pub(crate) struct Task {
     pub(crate) scenario: Arc<Scenario>,
     pub(crate) world: World,
     pub(crate) history: Arc<History>,
-    pub(crate) locks: Locks,
+    /// The clients of all processes.
+    pub(crate) clients: Arc<[Locks]>,
     pub(crate) process: usize,
     pub(crate) task: usize,
-    rng: StdRng,
+    pub(crate) rng: StdRng,
 }
 
 /// How a lock is asked for.
 #[derive(Clone, Copy, Debug)]
-enum How {
+pub(crate) enum How {
     Try,
     Wait,
     /// Waits for so long.
@@ -45,18 +47,34 @@ enum How {
     DropTryAtPoll(u32),
 }
 
+impl How {
+    /// It takes what is free now, and nothing else.
+    pub(crate) fn is_try(self) -> bool {
+        matches!(self, Self::Try | Self::DropTryAtPoll(_))
+    }
+
+    /// What it came to; `None` where it was dropped before.
+    pub(crate) async fn carry_out<T>(self, taking: BoxFuture<'_, T>) -> Option<T> {
+        match self {
+            Self::DropAfter(time) => timeout(time, taking).await.ok(),
+            Self::DropAtPoll(polls) | Self::DropTryAtPoll(polls) => poll_times(polls, taking).await,
+            Self::Try | Self::Wait | Self::Within(_) => Some(taking.await),
+        }
+    }
+}
+
 impl Task {
     pub(crate) fn new(
         world: &World,
         history: &Arc<History>,
         scenario: &Arc<Scenario>,
-        locks: Locks,
+        clients: &Arc<[Locks]>,
         at: (usize, usize),
     ) -> Self {
         let (process, task) = at;
         let rng = StdRng::seed_from_u64(scenario.seed ^ ((process as u64 + 1) << 40) ^ ((task as u64 + 1) << 50));
         let (world, history, scenario) = (world.clone(), history.clone(), scenario.clone());
-        Self { scenario, world, history, locks, process, task, rng }
+        Self { scenario, world, history, clients: clients.clone(), process, task, rng }
     }
 
     pub(crate) async fn run(mut self) {
@@ -74,11 +92,16 @@ impl Task {
             let spec = self.scenario.locks[lock].clone();
             sleep(self.some(spec.hold)).await;
             let who = self.claimant(lock, &spec, owner);
-            self.round(&spec, who, 0).await;
+            let Process { several, leases, .. } = self.scenario.processes[self.process];
+            match self.rng.random_range(0..100) {
+                n if n < several => self.several(owner).await,
+                n if n < several + leases => self.lease(&spec, who).await,
+                _ => self.round(&spec, who, 0).await,
+            }
         }
     }
 
-    fn claimant(&mut self, lock: usize, spec: &Spec, owner: Option<u8>) -> Claimant {
+    pub(crate) fn claimant(&mut self, lock: usize, spec: &Spec, owner: Option<u8>) -> Claimant {
         let limit = spec.kind.limit();
         let permits = match spec.kind {
             Kind::Mutex => limit,
@@ -86,13 +109,18 @@ impl Task {
             Kind::Semaphore(_) => self.rng.random_range(1..=limit),
         };
         let (process, task) = (self.process, self.task);
-        Claimant { lock, process, task, owner, permits, limit, waits: false }
+        Claimant { lock, process, task, owner, permits, limit, waits: false, manner: Manner::Alone }
     }
 
-    fn lock(&self, spec: &Spec, who: &Claimant) -> Lock {
+    /// The client of its own process.
+    pub(crate) fn client(&self) -> &Locks {
+        &self.clients[self.process]
+    }
+
+    pub(crate) fn lock(&self, spec: &Spec, who: &Claimant) -> Lock {
         let locks = match who.owner {
-            Some(owner) => self.locks.owner(format!("owner {owner}")),
-            None => self.locks.clone(),
+            Some(owner) => self.client().owner(format!("owner {owner}")),
+            None => self.client().clone(),
         };
         let name = name_of_lock(who.lock);
         let builder = match spec.kind {
@@ -103,7 +131,9 @@ impl Task {
         };
         let builder = builder.ttl(spec.ttl).patience(spec.patience).op_timeout(spec.op_timeout).meta("");
         let builder = builder.fence_memory(spec.memory).watchdog(spec.watchdog).local_hand_off(spec.local_hand_off);
-        let builder = if let Some(max) = spec.max_hold { builder.max_hold(max) } else { builder };
+        // One that lasts for less than a trip is over before the others are had, and no two get ahead.
+        let max_hold = spec.max_hold.filter(|_| who.manner != Manner::Several);
+        let builder = if let Some(max) = max_hold { builder.max_hold(max) } else { builder };
         let builder = if let Some((times, gap)) = spec.retry { builder.retry(times, gap) } else { builder };
         let builder = if who.owner.is_some() { builder.reentrant(spec.max) } else { builder };
         let builder = if let Some(interval) = spec.interval { builder.watchdog_interval(interval) } else { builder };
@@ -111,11 +141,11 @@ impl Task {
     }
 
     /// Up to that much.
-    fn some(&mut self, most: Duration) -> Duration {
+    pub(crate) fn some(&mut self, most: Duration) -> Duration {
         Duration::from_millis(self.rng.random_range(0..=most.as_millis() as u64))
     }
 
-    fn how(&mut self, spec: &Spec) -> How {
+    pub(crate) fn how(&mut self, spec: &Spec) -> How {
         if self.rng.random_range(0..100) < self.scenario.processes[self.process].cancels {
             return match self.rng.random_range(0..3) {
                 0 => How::DropAfter(self.some(2 * spec.hold)),
@@ -145,41 +175,44 @@ impl Task {
     }
 
     async fn acquire(&mut self, lock: &Lock, spec: &Spec, who: Claimant, how: How) -> Option<Arc<Guard>> {
-        let waits = !matches!(how, How::Try | How::DropTryAtPoll(_));
+        let waits = !how.is_try();
         note!(self.history, "p{} t{} asks for lock {} of {}: {how:?}", self.process, self.task, who.lock, who.permits);
         self.world.running(self.process).await;
         let asking = self.history.ask(Claimant { waits, ..who });
         let start = Instant::now();
-        let lock_it = async || lock.lock().await.map(Some);
-        let outcome = match how {
-            How::Try => Some(lock.try_lock().await),
-            How::Wait => Some(lock_it().await),
-            How::Within(time) => Some(lock.lock().timeout(time).await.map(Some)),
-            How::DropAfter(time) => timeout(time, lock_it()).await.ok(),
-            How::DropAtPoll(polls) => poll_times(polls, lock_it()).await,
-            How::DropTryAtPoll(polls) => poll_times(polls, lock.try_lock()).await,
+        let taking: BoxFuture<'_, _> = match how {
+            _ if how.is_try() => Box::pin(lock.try_lock()),
+            How::Within(time) => Box::pin(async move { lock.lock().timeout(time).await.map(Some) }),
+            _ => Box::pin(async move { lock.lock().await.map(Some) }),
         };
-        match outcome {
+        let error = match how.carry_out(taking).await {
             Some(Ok(Some(guard))) => {
                 let guard = Arc::new(guard);
-                asking.held(&guard);
+                asking.held(Grip::One(Arc::downgrade(&guard)), guard.fence());
                 return Some(guard);
             }
-            Some(Err(error)) => self.refused(&error, how, spec, start),
-            Some(Ok(None)) | None => {}
-        }
+            outcome => outcome.and_then(Result::err),
+        };
         drop(asking);
+        self.gave_up(how, spec, start, error);
+        None
+    }
+
+    /// Whether it may end like that, and after such a time. The spec has the longest time limit.
+    pub(crate) fn gave_up(&self, how: How, spec: &Spec, start: Instant, error: Option<Error>) {
+        if let Some(error) = error {
+            self.refused(&error, how, spec, start);
+        }
         note!(self.history, "p{} t{} gave up", self.process, self.task);
         let most = match how {
             How::Within(time) => time,
             How::Try => spec.op_timeout,
-            _ => return None,
+            _ => return,
         };
         let took = start.elapsed();
         self.history.demand(took <= most + TICKS || self.scenario.stands_still(), || {
             format!("{how:?} took {took:?} of {most:?}")
         });
-        None
     }
 
     /// Whether such an error may come in such a weather.
@@ -192,17 +225,18 @@ impl Task {
             // It was let in and broken before it knew.
             ErrorKind::Lost => self.scenario.weather == Weather::Disaster,
             ErrorKind::NoReply | ErrorKind::Unavailable if self.history.is_troubled(begun) => true,
-            // A breaker that opened in the storm lets one request through first, and the others fail meanwhile.
+            // A breaker that opened in the storm lets one request through first, and the others fail meanwhile, or go to
+            // a second store, which has no leases.
             ErrorKind::Unavailable => {
-                self.scenario.processes[self.process].breaker.is_some()
-                    && matches!(how, How::Try | How::DropTryAtPoll(_))
+                let process = &self.scenario.processes[self.process];
+                process.breaker.is_some() && (how.is_try() || process.fallback)
             }
             _ => false,
         };
         self.history.demand(expected, || format!("{how:?} ended with {kind:?}: {error}"));
     }
 
-    async fn hold(&mut self, spec: &Spec, who: Claimant, guard: &Arc<Guard>, depth: u32) {
+    pub(crate) async fn hold(&mut self, spec: &Spec, who: Claimant, guard: &Arc<Guard>, depth: u32) {
         let time = self.some(spec.hold);
         let (begin, end) = (Instant::now(), Instant::now() + time);
         loop {
@@ -242,7 +276,7 @@ impl Task {
     }
 
     /// Writes under the hold's token, if it is held; it may be paused right before.
-    async fn write(&mut self, who: Claimant, guard: &Guard) {
+    pub(crate) async fn write(&mut self, who: Claimant, guard: &Guard) {
         if guard.is_held() {
             self.world.running(self.process).await;
             if !self.world.is_clear() && self.rng.random_bool(0.1) {
@@ -264,7 +298,7 @@ impl Task {
         self.history.demand(right, || format!("a refresh said {outcome:?}, and is_held said {held}"));
     }
 
-    async fn let_go(&mut self, who: Claimant, guard: Guard) {
+    pub(crate) async fn let_go(&mut self, who: Claimant, guard: Guard) {
         let calm = self.scenario.weather < Weather::Storm;
         let certain = calm && guard.remaining() > 2 * self.scenario.trip();
         let way = self.rng.random_range(0..4);
@@ -291,7 +325,7 @@ impl Task {
 }
 
 /// Polls `future` up to `k` times; what it came to, if it did.
-async fn poll_times<F: Future>(k: u32, future: F) -> Option<F::Output> {
+pub(crate) async fn poll_times<F: Future>(k: u32, future: F) -> Option<F::Output> {
     let mut future = pin!(future);
     for _ in 0..k {
         let polled = std::future::poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await;

@@ -1,5 +1,6 @@
 //! What diverted claims may have left at the primary: a place, or a hold that nobody knows of. It is released there in
-//! the background, until that is certain or it has ended by itself.
+//! the background, until that is certain or it has ended by itself. What was under way in a runtime that ended is left for
+//! the next one in which the store is used.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -46,11 +47,17 @@ impl Strays {
         Arc::new(Self { primary, env, left: Mutex::default() })
     }
 
-    /// Releases it in the background. Outside of a runtime nothing is sent, and it ends by itself.
+    /// Releases it in the background. Outside of a runtime nothing is sent: it waits for the next use of the store in one,
+    /// or ends by itself.
     pub(super) fn release(self: &Arc<Self>, stray: Stray) {
+        self.left().strays.push(stray);
+        self.see_that_they_go();
+    }
+
+    /// Starts the task where it does not run and there is something to do: its runtime may have ended.
+    pub(super) fn see_that_they_go(self: &Arc<Self>) {
         let mut left = self.left();
-        left.strays.push(stray);
-        if left.task.as_ref().is_none_or(|task| task.is_finished()) {
+        if !left.strays.is_empty() && left.task.as_ref().is_none_or(|task| task.is_finished()) {
             left.task = env::spawn(self.clone().run());
         }
     }
@@ -82,15 +89,26 @@ impl Strays {
     async fn send(&self, batch: Vec<Stray>) -> bool {
         let op = |stray: &Stray| Op::Release(Release { id: stray.id, bury: stray.bury, fence: 0 });
         let ops: Vec<_> = batch.iter().map(|stray| (stray.key.clone(), op(stray))).collect();
+        let mut under_way = UnderWay { strays: self, batch };
         let replies = self.env.timeout(LIMIT, self.primary.apply_many(&ops)).await;
         let mut replies = replies.into_iter().flatten();
-        let unanswered = batch.into_iter().filter(|_| match replies.next() {
+        // What is left in the batch goes back.
+        under_way.batch.retain(|_| match replies.next() {
             Some(reply) => reply.as_ref().is_err_and(Error::is_transient),
             None => true,
         });
-        let unanswered: Vec<_> = unanswered.collect();
-        let answered = unanswered.is_empty();
-        self.left().strays.extend(unanswered);
-        answered
+        under_way.batch.is_empty()
+    }
+}
+
+/// Strays that were sent, and are left for later where no answer came.
+struct UnderWay<'a> {
+    strays: &'a Strays,
+    batch: Vec<Stray>,
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.strays.left().strays.append(&mut self.batch);
     }
 }

@@ -4,16 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use futures_util::future::join_all;
-
 use super::claims::Standing;
-use super::node::{Preference, Vote, Weight};
+use super::node::{Vote, Weight};
 use super::round::{Answer, release};
+use super::tally::{Ballot, Round, agreed, decide, undecided};
 use super::{Inner, unavailable};
 use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::options::invalid;
-use crate::proto::vote::Electorate;
 use crate::proto::{Acquire, Op, Outcome, Release, Reply};
 
 /// How many rounds one request may take: the first, and as many as an outbid or a hand-over under way are worth.
@@ -22,26 +20,6 @@ const ROUNDS: u32 = 4;
 const PATIENCE: u32 = 12;
 /// How long to wait before asking again where nobody can say for how long the others hold: at first, and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(4), Duration::from_millis(250));
-
-/// What a round of voting came to.
-enum Round {
-    Won(Reply),
-    /// A claim is in at enough nodes, but not under one token: this is the latest of them.
-    Outbid(u64),
-    /// It cannot be had now. The best reply says why.
-    Lost(Reply),
-    /// Too few nodes answered.
-    Short,
-}
-
-/// One acquisition and who decides on it.
-struct Ballot<'a> {
-    key: &'a Key,
-    op: &'a Acquire,
-    who: Electorate,
-    nodes: Vec<usize>,
-    home: Option<usize>,
-}
 
 impl Inner {
     pub(super) async fn acquire(self: &Arc<Self>, key: &Key, op: &Acquire) -> Result<Reply> {
@@ -134,7 +112,7 @@ impl Inner {
 
     /// One round: asks all for the token, until it is decided.
     async fn round(self: &Arc<Self>, ballot: &Ballot<'_>, token: u64) -> (Round, Vec<String>) {
-        let Ballot { key, op, who, nodes, home } = ballot;
+        let Ballot { key, op, nodes, home, .. } = ballot;
         let ops: Vec<(usize, Op)> = {
             let mut claims = self.claims();
             let claim = claims.of(op.id, self.env.now(), op.ttl);
@@ -156,83 +134,44 @@ impl Inner {
             self.note(node, &op, &reply);
             errors.extend(reply.as_ref().err().map(ToString::to_string));
             votes[node] = Vote::of(reply, |now| self.node(node).vote(now, self.longest, ballot.op.memory));
+            if let Vote::In { weight: Weight::None, .. } = votes[node] {
+                errors.push(self.node(node).is_young(self.longest));
+            }
         };
         let round = loop {
             while let Some(answer) = asked.ready() {
                 hear(answer, &mut votes);
             }
-            if let Some(round) = self.decide(ballot, &votes, token, is_known) {
+            if let Some(round) = decide(ballot, &votes, token, is_known) {
                 break round;
             }
             match asked.next().await {
                 Some(answer) => hear(answer, &mut votes),
-                // All have answered, and only the votes of nodes with a short memory are missing.
-                None if !is_known && self.carries(who, &votes, token, Weight::Weak) => {
-                    match self.latest_known(ballot, &votes).await {
+                None => match agreed(ballot, &votes, Weight::Weak).filter(|_| !is_known) {
+                    // All have answered, and all that is missing are the votes of nodes with a short memory.
+                    Some((token, _)) => match self.latest_known(ballot, &votes, token).await {
                         Some(latest) if latest >= token => break Round::Outbid(latest),
                         Some(_) => is_known = true,
-                        None => break Round::Short,
-                    }
-                }
-                None => break undecided(who, &votes, nodes),
+                        None => {
+                            let message = "of the nodes that were not started lately, too few tell their last token";
+                            errors.push(message.to_owned());
+                            break Round::Short;
+                        }
+                    },
+                    None => break undecided(ballot, &votes),
+                },
             }
         };
         (round, errors)
     }
 
-    fn decide(&self, ballot: &Ballot<'_>, votes: &[Vote], token: u64, is_known: bool) -> Option<Round> {
-        let Ballot { who, nodes, home, .. } = ballot;
-        let home = home.map(|home| votes[home]);
-        // Whoever waits in the home's queue is not overtaken, as long as it answers.
-        if let Some(Vote::Pending) = home {
-            return None;
-        }
-        let overtakes = matches!(home, Some(Vote::Out(Reply { outcome: Outcome::Busy { .. }, .. })));
-        let enough = if is_known { Weight::Weak } else { Weight::Full };
-        let agreed = || {
-            nodes.iter().find_map(|node| match votes[*node] {
-                Vote::In { fence, reply, .. } => self.carries(who, votes, fence, enough).then_some(reply),
-                _ => None,
-            })
-        };
-        if let Some(reply) = agreed().filter(|_| !overtakes) {
-            return Some(Round::Won(reply));
-        }
-        let could = |node: usize, under: Option<u64>| match votes[node] {
-            Vote::Pending => true,
-            Vote::In { fence, weight, .. } => weight > Weight::None && under.is_none_or(|token| token == fence),
-            Vote::Out(_) | Vote::Failed => false,
-        };
-        let agree = |token: u64| who.is_carried_by(|node| could(node, Some(token)));
-        let is_outbid = is_in(who, votes) && !agree(token) && !votes.iter().any(|vote| vote.token().is_some_and(agree));
-        let is_lost = overtakes || !who.is_carried_by(|node| could(node, None));
-        (is_outbid || is_lost).then(|| undecided(who, votes, nodes))
-    }
-
-    fn carries(&self, who: &Electorate, votes: &[Vote], token: u64, enough: Weight) -> bool {
-        who.is_carried_by(
-            |node| matches!(votes[node], Vote::In { fence, weight, .. } if fence == token && weight >= enough),
-        )
-    }
-
-    /// The latest token that nodes remember, of which enough have kept all that they acknowledged; those that are for the
-    /// present one remember none that is later.
-    async fn latest_known(&self, ballot: &Ballot<'_>, votes: &[Vote]) -> Option<u64> {
-        let voted = |node: usize| matches!(votes[node], Vote::In { weight: Weight::Full, .. });
-        let others: Vec<usize> = ballot.nodes.iter().copied().filter(|node| !voted(*node)).collect();
-        let reads = others.iter().map(|node| async {
-            let node = self.node(*node);
-            let seen = node.query(&self.env, self.node_timeout, node.store.read(ballot.key)).await.ok()?;
-            (node.vote(seen.now, self.longest, ballot.op.memory) == Weight::Full).then_some(seen.record.fence)
-        });
-        let read: Vec<(usize, Option<u64>)> = others.iter().copied().zip(join_all(reads).await).collect();
-        let asked = |node: usize| voted(node) || read.iter().any(|(other, seen)| *other == node && seen.is_some());
-        ballot.who.is_known_by(asked).then(|| read.iter().filter_map(|(_, seen)| *seen).max().unwrap_or(0))
-    }
-
-    fn won(&self, ballot: &Ballot<'_>, reply: Reply) -> Reply {
-        if let (Some(claim), Outcome::Held { fence, .. }) = (self.claims().get(ballot.op.id), reply.outcome) {
-            (claim.fence, claim.home, claim.rounds) = (fence, None, 0);
+    fn won(&self, ballot: &Ballot<'_>, mut reply: Reply) -> Reply {
+        if let (Some(claim), Outcome::Held { fence, since, .. }) = (self.claims().get(ballot.op.id), &mut reply.outcome)
+        {
+            if claim.since == 0 {
+                claim.since = *since;
+            }
+            (claim.fence, claim.home, claim.rounds, *since) = (*fence, None, 0, claim.since);
         }
         reply
     }
@@ -300,41 +239,6 @@ impl Inner {
         self.note(home, &op, &reply);
         reply
     }
-
-    /// The node in whose queue claims on this lock wait: for all clients the same, as long as they find the same ones up.
-    fn home(&self, key: &Key, nodes: &[usize]) -> Option<usize> {
-        let now = self.env.now();
-        let rank = |node: &usize| Preference::of(key.as_str(), &self.node(*node));
-        let wall = self.env.wall();
-        let serves = |node: &usize| {
-            let node = self.node(*node);
-            node.is_up(now) && node.vote(wall, self.longest, Duration::ZERO) > Weight::None
-        };
-        nodes.iter().copied().filter(serves).max_by_key(rank)
-    }
-}
-
-/// What a round came to that cannot be won under its token.
-fn undecided(who: &Electorate, votes: &[Vote], nodes: &[usize]) -> Round {
-    let waits = |vote: &Vote| matches!(vote, Vote::Out(Reply { outcome: Outcome::Busy { .. }, .. }));
-    if is_in(who, votes) {
-        let tokens = votes.iter().filter_map(Vote::token);
-        // Where somebody waits in the queue of the home, that counts more.
-        if !votes.iter().any(waits) {
-            return Round::Outbid(tokens.max().unwrap_or_default());
-        }
-    }
-    let mut answers = nodes.iter().filter_map(|node| match votes[*node] {
-        Vote::Out(reply) => Some(reply),
-        _ => None,
-    });
-    let refused = answers.clone().find(|reply| matches!(reply.outcome, Outcome::Refused(_)));
-    refused.or_else(|| answers.next()).map_or(Round::Short, Round::Lost)
-}
-
-/// Whether the claim is in at enough nodes, under whatever tokens.
-fn is_in(who: &Electorate, votes: &[Vote]) -> bool {
-    who.is_carried_by(|node| matches!(votes[node], Vote::In { weight, .. } if weight > Weight::None))
 }
 
 fn busy(reply: Reply, ahead: u32, retry_in: Duration) -> Reply {

@@ -47,6 +47,8 @@ pub(super) enum Standing {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Place {
     n: u8,
+    /// With which `n` somebody listens, if anybody does.
+    heard: u8,
     pub(super) standing: Standing,
 }
 
@@ -57,6 +59,8 @@ pub(super) struct Claim {
     pub(super) asks: Option<Acquire>,
     /// The token under which it was granted; zero before.
     pub(super) fence: u64,
+    /// When it was granted, by the clock of the node that told it first.
+    pub(super) since: u64,
     /// The node in whose queue it stands.
     pub(super) home: Option<usize>,
     /// In how many rounds it had its home, and not the others.
@@ -76,6 +80,7 @@ impl Claim {
             id,
             asks: None,
             fence: 0,
+            since: 0,
             home: None,
             rounds: 0,
             told: Arc::default(),
@@ -95,7 +100,18 @@ impl Claim {
     }
 
     pub(super) fn stand(&mut self, node: usize, standing: Standing) {
-        self.place(node).standing = standing;
+        let place = self.place(node);
+        place.standing = standing;
+        if standing == Standing::Waits && place.n != place.heard {
+            self.told.turn.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    /// The id to listen for at that node.
+    pub(super) fn listen(&mut self, node: usize) -> ClaimId {
+        let place = self.place(node);
+        place.heard = place.n;
+        self.id(node)
     }
 
     /// Whether an answer to that id is about the claim as it is now.
@@ -106,10 +122,7 @@ impl Claim {
     /// It is being released there under its present id, and will have the next one.
     pub(super) fn leave(&mut self, node: usize) -> (ClaimId, Standing) {
         let id = self.id(node);
-        if self.home == Some(node) {
-            self.home = None;
-            self.told.turn.fetch_add(1, Ordering::AcqRel);
-        }
+        self.home = self.home.filter(|home| *home != node);
         let place = self.place(node);
         place.n = place.n.wrapping_add(1);
         (id, std::mem::take(&mut place.standing))
@@ -118,7 +131,7 @@ impl Claim {
     /// As another process made it.
     pub(super) fn is_known_as(&mut self, node: usize, id: ClaimId, standing: Standing) {
         let n = id.as_bytes()[15].wrapping_sub(self.id.as_bytes()[15]);
-        *self.place(node) = Place { n, standing };
+        *self.place(node) = Place { n, heard: n, standing };
     }
 
     /// The nodes where something of it may be.

@@ -33,9 +33,10 @@ impl Inner {
             self.note(node, &op, &reply);
             errors.extend(reply.as_ref().err().map(ToString::to_string));
             votes[node] = Vote::of(reply, |now| self.node(node).vote(now, self.longest, Duration::ZERO));
-            if let Some((fence, reply)) = held(&who, &votes, known.fence) {
-                if let Some(claim) = self.claims().get(op.id()) {
+            if let Some((fence, mut reply)) = held(&who, &votes, known.fence) {
+                if let (Some(claim), Outcome::Held { since, .. }) = (self.claims().get(op.id()), &mut reply.outcome) {
                     claim.fence = fence;
+                    *since = if claim.since > 0 { claim.since } else { *since };
                 }
                 self.top_up_later(key, op.id(), missing(&votes));
                 return Ok(reply);

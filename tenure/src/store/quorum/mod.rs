@@ -50,6 +50,7 @@ mod members;
 mod node;
 mod ring;
 mod round;
+mod tally;
 #[cfg(feature = "redis")]
 mod url;
 
@@ -218,7 +219,7 @@ impl Store for Quorum {
             let ids: Vec<(usize, ClaimId)> = {
                 let mut claims = inner.claims();
                 let claim = claims.of(id, inner.env.now(), Duration::ZERO);
-                nodes.into_iter().map(|node| (node, claim.id(node))).collect()
+                nodes.into_iter().map(|node| (node, claim.listen(node))).collect()
             };
             ids.into_iter().map(|(node, id)| inner.node(node).store.watch(&key, id)).collect()
         };

@@ -104,6 +104,15 @@ impl Node {
         }
     }
 
+    /// Why it has no vote yet.
+    pub(super) fn is_young(&self, longest: Duration) -> String {
+        format!(
+            "{}: has no vote before it has kept its memory for {longest:?}, the longest ttl; it does not write to disk \
+                 before it answers, and was started lately",
+            self.name
+        )
+    }
+
     fn admit(&self, env: &Env, limit: Duration) -> Result<()> {
         let now = env.now();
         let rests_until = self.rests_until.load(Relaxed);

@@ -3,7 +3,7 @@
 //! | what happened | kind |
 //! | --- | --- |
 //! | no connection; the server refused the command before it ran it | `Unavailable`: certainly not carried out |
-//! | the connection broke, or was silent, after the command was given to it | `NoReply`: it may have been |
+//! | the connection broke, or was silent, after the command was given to it | `NoReply`: it may have been; `Unavailable` for one that only reads |
 //! | a script failed on its way for a reason that is none of the known ones | `NoReply` |
 //! | user, password or rights | `Denied` |
 //! | something else lies under the lock's key | `Foreign` |
@@ -42,7 +42,7 @@ pub(super) fn refused(server: &str, what: &str, error: &ServerError) -> Error {
             (Unavailable, "forgets scripts as fast as they are loaded: somebody calls SCRIPT FLUSH in a loop")
         }
         "MOVED" | "ASK" | "CROSSSLOT" => (Unsupported, "belongs to a cluster, which redis:// does not follow"),
-        "NOAUTH" => (Denied, "wants a password: give it as redis://user:password@host"),
+        "NOAUTH" => (Denied, "wants a password: give it as redis://:password@host"),
         "WRONGPASS" => (Denied, "does not know this user with this password"),
         "NOPERM" => (Denied, NO_RIGHTS),
         "DENIED" => (Denied, "is in protected mode: set a password, or bind it to this host's address"),
@@ -99,11 +99,22 @@ pub(super) fn unreachable(config: &Config, error: RedisError) -> Error {
 
 /// A command was given to a connection, and no reply came.
 pub(super) fn no_reply(server: &str, error: RedisError) -> Error {
-    let message = match error.is_timeout() {
-        true => format!("Redis at {server} sent no reply in time; the command may have been carried out"),
-        false => format!(
-            "the connection to Redis at {server} was lost before the reply; the command may have been carried out"
-        ),
-    };
+    let message = silence(server, &error) + "; the command may have been carried out";
     Error::with_source(ErrorKind::NoReply, message, error)
+}
+
+/// The same, where the command only reads: then there is nothing that may have been carried out.
+pub(super) fn of_reading(server: &str, error: Error) -> Error {
+    let cause = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<RedisError>());
+    match cause.filter(|_| error.is_ambiguous()) {
+        Some(cause) => Error::with_source(ErrorKind::Unavailable, silence(server, cause), cause.clone()),
+        None => error,
+    }
+}
+
+fn silence(server: &str, error: &RedisError) -> String {
+    match error.is_timeout() {
+        true => format!("Redis at {server} sent no reply in time"),
+        false => format!("the connection to Redis at {server} was lost before the reply"),
+    }
 }

@@ -127,6 +127,12 @@ impl Redis {
         Ok(reply)
     }
 
+    /// Sends a command that only reads.
+    async fn ask(&self, command: &redis::Cmd) -> Result<Value> {
+        let value = self.0.collector.command(command).await;
+        value.map_err(|error| errors::of_reading(&self.0.server, error))
+    }
+
     fn decode<T>(&self, key: &Key, value: Value, decoder: impl FnOnce(Value) -> Result<T>) -> Result<T> {
         let (server, what) = (&self.0.server, || format!("lock {key:?}"));
         decoder(errors::check(server, what, value)?).map_err(|error| errors::unreadable(server, &what(), &error))
@@ -157,7 +163,7 @@ impl Store for Redis {
     }
 
     async fn read(&self, key: &Key) -> Result<Seen> {
-        let value = self.0.collector.command(&script::read_command(self.0.keys.encode(key).as_bytes())).await?;
+        let value = self.ask(&script::read_command(self.0.keys.encode(key).as_bytes())).await?;
         self.decode(key, value, script::record)
     }
 
@@ -166,11 +172,7 @@ impl Store for Redis {
         loop {
             let mut command = redis::cmd("SCAN");
             command.arg(&cursor).arg("MATCH").arg(self.0.keys.pattern()).arg("COUNT").arg(1_000);
-            let page = errors::check(
-                &self.0.server,
-                || "listing the locks".into(),
-                self.0.collector.command(&command).await?,
-            )?;
+            let page = errors::check(&self.0.server, || "listing the locks".into(), self.ask(&command).await?)?;
             let (next, places): (Vec<u8>, Vec<Vec<u8>>) = redis::from_redis_value(page).map_err(|error| {
                 Error::with_source(ErrorKind::Corrupt, format!("Redis at {}: no page of keys", self.0.server), error)
             })?;
@@ -183,7 +185,7 @@ impl Store for Redis {
     }
 
     async fn ping(&self) -> Result<()> {
-        let value = self.0.collector.command(&redis::cmd("PING")).await?;
+        let value = self.ask(&redis::cmd("PING")).await?;
         errors::check(&self.0.server, || "asking whether it answers".into(), value).map(drop)
     }
 

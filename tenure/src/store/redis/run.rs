@@ -16,7 +16,8 @@ pub(super) struct Run {
     id: String,
     /// The server's clock.
     now: Micros,
-    /// When the process started, to the second, no earlier than it did; where it is not told, `now`.
+    /// When the process started, no earlier than it did: it tells the difference of two times in whole seconds. Where it is
+    /// not told, `now`.
     started: Micros,
     /// Whether it writes to disk before it answers.
     durable: bool,
@@ -43,7 +44,7 @@ impl Run {
         Self {
             id: field(&server, "run_id").unwrap_or_default().to_owned(),
             now,
-            started: now.saturating_sub(uptime * 1_000_000),
+            started: now.saturating_sub(uptime.saturating_sub(1) * 1_000_000),
             durable: field(&persistence, "aof_enabled") == Some("1") && fsync.iter().any(|(_, when)| when == "always"),
         }
     }
@@ -82,12 +83,12 @@ mod tests {
 
     #[test]
     fn what_is_kept_is_kept_since_the_start_or_always_or_since_a_failover() {
-        assert_eq!(run("a", 30, 0, "always").kept_since(&Run::default()), NOW - 30_000_000);
-        assert_eq!(run("a", 30, 1, "everysec").kept_since(&Run::default()), NOW - 30_000_000);
+        assert_eq!(run("a", 30, 0, "always").kept_since(&Run::default()), NOW - 29_000_000);
+        assert_eq!(run("a", 30, 1, "everysec").kept_since(&Run::default()), NOW - 29_000_000);
         assert_eq!(run("a", 30, 1, "always").kept_since(&Run::default()), 0);
         let before = Run { now: NOW - 10_000_000, ..run("a", 30, 0, "no") };
-        assert_eq!(run("a", 30, 0, "no").kept_since(&before), NOW - 30_000_000, "the same run");
-        assert_eq!(run("b", 5, 0, "no").kept_since(&before), NOW - 5_000_000, "a restart");
+        assert_eq!(run("a", 30, 0, "no").kept_since(&before), NOW - 29_000_000, "the same run");
+        assert_eq!(run("b", 5, 0, "no").kept_since(&before), NOW - 4_000_000, "a restart");
         assert_eq!(run("b", 30, 1, "always").kept_since(&before), NOW, "a failover");
     }
 

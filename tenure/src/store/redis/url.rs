@@ -210,8 +210,8 @@ impl Config {
 const SCHEMES: [&str; 7] =
     ["redis", "rediss", "redis+unix", "redis-sentinel", "rediss-sentinel", "redis-cluster", "rediss-cluster"];
 
-const FORM: &str = "it has the form redis://user:password@host:port/database, where characters such as @ : / ? # % in a user \
-                    or password are percent-encoded";
+const FORM: &str = "it has the form redis://:password@host:port/database, with a user before the colon if there is one, and \
+                    characters such as @ : / ? # % in a user or password are percent-encoded";
 
 const SENTINEL_FORM: &str = "redis-sentinel://user:password@host:26379,host,host/master";
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
-use super::options::{Options, Synchronous};
+use super::options::{Create, Options, Synchronous};
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -43,17 +43,21 @@ pub(super) struct File {
 }
 
 impl File {
-    /// Opens the file, and makes it and its folder where they are missing.
+    /// Opens the file, and makes it and its folder where they are missing and may be made.
     pub(super) fn open(options: &Options) -> Result<Self> {
         let path = options.path.clone();
-        create(&path)?;
+        match options.create {
+            Create::Nothing => look_for(&path)?,
+            Create::File => create(&path, false)?,
+            Create::All => create(&path, true)?,
+        }
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(&path, flags).map_err(|error| explain(&path, error))?;
         let mut log = path.clone().into_os_string();
         log.push("-wal");
         let (env, log, busy_timeout) = (Env::system(), log.into(), options.busy_timeout);
         let file = Self { connection, path, busy_timeout, env, log, log_limit: LOG_GROWS_BY };
-        file.set_up(options.synchronous)?;
+        file.set_up(options)?;
         Ok(file)
     }
 
@@ -61,10 +65,13 @@ impl File {
         &self.path
     }
 
-    fn set_up(&self, synchronous: Synchronous) -> Result<()> {
+    fn set_up(&self, options: &Options) -> Result<()> {
         // Waiting for others is done here: SQLite's own waits grow too long for a lock, and do not cover every step.
         self.retry(|connection| connection.busy_timeout(Duration::ZERO))?;
         let fresh = self.is_fresh()?;
+        if fresh && options.create == Create::Nothing {
+            return Err(missing(&self.path));
+        }
         if self.retry(|connection| connection.is_readonly("main"))? {
             return Err(self.read_only(None));
         }
@@ -84,7 +91,7 @@ impl File {
             }
             tx.commit().map_err(|error| self.explain(error))?;
         }
-        let level = match synchronous {
+        let level = match options.synchronous {
             Synchronous::Normal => "NORMAL",
             Synchronous::Full => "FULL",
         };
@@ -207,8 +214,21 @@ impl File {
     }
 }
 
+/// That there is a file.
+fn look_for(path: &Path) -> Result<()> {
+    match path.try_exists() {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(missing(path)),
+        Err(error) => Err(unmakeable(path, "looked at", error)),
+    }
+}
+
+fn missing(path: &Path) -> Error {
+    Error::new(ErrorKind::Missing, format!("there is no store yet at {}", path.display()))
+}
+
 /// Makes an empty file for this user alone; SQLite gives those that it puts beside it the same mode.
-fn create(path: &Path) -> Result<()> {
+fn create(path: &Path, with_folders: bool) -> Result<()> {
     // Closing any handle of a file ends every lock that this process has on it (POSIX would have it so), so none may be
     // opened beside SQLite's: only that of a file which nobody else here can have open yet.
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -222,20 +242,27 @@ fn create(path: &Path) -> Result<()> {
         file.mode(0o600);
     }
     let parent = path.parent().unwrap_or(path);
-    let made = folder.recursive(true).create(parent).and_then(|()| file.write(true).create_new(true).open(path));
-    match made {
+    let has_folder = if with_folders { folder.recursive(true).create(parent) } else { Ok(()) };
+    match has_folder.and_then(|()| file.write(true).create_new(true).open(path)) {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && path.is_file() => Ok(()),
-        Err(error) => {
-            let kind = match error.kind() {
-                std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => ErrorKind::Denied,
-                _ => ErrorKind::Invalid,
-            };
-            let message =
-                format!("{} cannot be made: {error}: name a file in a folder that you may write in", path.display());
-            Err(Error::with_source(kind, message, error))
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !with_folders => {
+            let (path, parent) = (path.display(), parent.display());
+            let message = format!("{path} cannot be made: there is no folder {parent}: make it, or name another file");
+            Err(Error::with_source(ErrorKind::Missing, message, error))
         }
+        Err(error) => Err(unmakeable(path, "made", error)),
     }
+}
+
+fn unmakeable(path: &Path, done: &str, error: std::io::Error) -> Error {
+    let kind = match error.kind() {
+        std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => ErrorKind::Denied,
+        _ => ErrorKind::Invalid,
+    };
+    let message =
+        format!("{} cannot be {done}: {error}: name a file in a folder that you may write in", path.display());
+    Error::with_source(kind, message, error)
 }
 
 /// `PROTOCOL` is what is said when very many open the file at once.

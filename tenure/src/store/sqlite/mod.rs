@@ -41,6 +41,7 @@ mod worker;
 /// | --- | --- |
 /// | `?busy_timeout=1500ms` | how long another process's transaction is waited for before an operation is given up |
 /// | `?synchronous=normal` | or `full`: each transaction is on the disk before it is answered |
+/// | `?create=all` | what is made where it is missing: the file with its folders; `file`: it alone; or `nothing` |
 ///
 /// The file is made, and its folder too, for this user alone (modes 0600 and 0700); one that is there keeps its mode, so
 /// it can be shared with a group. Whoever can read it can release what is held in it.
@@ -82,7 +83,8 @@ impl Sqlite {
     /// * [`ErrorKind::Foreign`] when the file is something else, or of another version;
     /// * [`ErrorKind::Corrupt`] when it is damaged;
     /// * [`ErrorKind::Unavailable`] when others kept it locked, or the disk is full;
-    /// * [`ErrorKind::Invalid`] when no file can have that path.
+    /// * [`ErrorKind::Invalid`] when no file can have that path;
+    /// * [`ErrorKind::Missing`] when it is not there, nor its folder, and by `?create=` it is not to be made.
     ///
     /// ```
     /// # fn main() -> tenure::Result<()> {

@@ -20,12 +20,23 @@ pub(super) struct Options {
     pub(super) busy_timeout: Duration,
     /// Whether each commit is on the disk before it is answered.
     pub(super) synchronous: Synchronous,
+    /// What may be made where it is missing.
+    pub(super) create: Create,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Synchronous {
     Normal,
     Full,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Create {
+    /// The file, and the folders on the way to it.
+    All,
+    /// The file, in a folder that is there.
+    File,
+    Nothing,
 }
 
 impl Options {
@@ -37,7 +48,8 @@ impl Options {
             let message = format!("{path:?} cannot be the path of a SQLite file: {error}");
             Error::with_source(ErrorKind::Invalid, message, error)
         })?;
-        Ok(Self { path, busy_timeout: Duration::from_millis(1_500), synchronous: Synchronous::Normal })
+        let (busy_timeout, synchronous) = (Duration::from_millis(1_500), Synchronous::Normal);
+        Ok(Self { path, busy_timeout, synchronous, create: Create::All })
     }
 
     pub(super) fn parse(url: &str) -> Result<Self> {
@@ -79,8 +91,17 @@ impl Options {
                     _ => return Err(refused("it is normal or full")),
                 };
             }
+            "create" => {
+                self.create = match value {
+                    "all" => Create::All,
+                    "file" => Create::File,
+                    "nothing" => Create::Nothing,
+                    _ => return Err(refused("it is all, file or nothing")),
+                };
+            }
             _ => {
-                let message = format!("a SQLite store has no option {name:?}: it has busy_timeout and synchronous");
+                let message =
+                    format!("a SQLite store has no option {name:?}: it has busy_timeout, synchronous and create");
                 return Err(invalid(message));
             }
         }
@@ -111,8 +132,9 @@ mod tests {
         assert_eq!(path("sqlite:/var/lib/locks.db"), Path::new("/var/lib/locks.db"));
         assert_eq!(path("sqlite:a/locks.db"), std::env::current_dir().unwrap().join("a/locks.db"));
         assert_eq!(path("sqlite:/a%20b/%25%3F"), Path::new("/a b/%?"));
-        let options = Options::parse("sqlite:/x?busy_timeout=250ms&synchronous=full").unwrap();
+        let options = Options::parse("sqlite:/x?busy_timeout=250ms&synchronous=full&create=file").unwrap();
         assert_eq!((options.busy_timeout, options.synchronous), (Duration::from_millis(250), Synchronous::Full));
+        assert_eq!(options.create, Create::File);
     }
 
     #[test]
@@ -126,6 +148,7 @@ mod tests {
             ("sqlite:x?busy_timeout=1h", "500ms"),
             ("sqlite:x?busy_timeout=61s", "60s"),
             ("sqlite:x?synchronous=off", "normal or full"),
+            ("sqlite:x?create=no", "all, file or nothing"),
             ("redis://x", "sqlite:"),
         ] {
             let error = Options::parse(url).unwrap_err();

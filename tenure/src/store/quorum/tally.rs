@@ -1,0 +1,142 @@
+//! What the votes of a round come to.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+
+use super::Inner;
+use super::node::{Preference, Vote, Weight};
+use crate::key::Key;
+use crate::proto::vote::Electorate;
+use crate::proto::{Acquire, Outcome, Reply};
+
+/// What a round of voting came to.
+pub(super) enum Round {
+    Won(Reply),
+    /// A claim is in at enough nodes, but not under one token: this is the latest of them.
+    Outbid(u64),
+    /// It cannot be had now. The best reply says why.
+    Lost(Reply),
+    /// Too few nodes answered.
+    Short,
+}
+
+/// One acquisition and who decides on it.
+pub(super) struct Ballot<'a> {
+    pub(super) key: &'a Key,
+    pub(super) op: &'a Acquire,
+    pub(super) who: Electorate,
+    pub(super) nodes: Vec<usize>,
+    pub(super) home: Option<usize>,
+}
+
+/// What is decided already, if anything is.
+pub(super) fn decide(ballot: &Ballot<'_>, votes: &[Vote], token: u64, is_known: bool) -> Option<Round> {
+    let home = ballot.home.map(|home| votes[home]);
+    // Whoever waits in the home's queue is not overtaken, as long as it answers.
+    if let Some(Vote::Pending) = home {
+        return None;
+    }
+    let overtakes = home.is_some_and(|vote| is_busy(&vote));
+    let enough = if is_known { Weight::Weak } else { Weight::Full };
+    if let Some((_, reply)) = agreed(ballot, votes, enough).filter(|_| !overtakes) {
+        return Some(Round::Won(reply));
+    }
+    let could = |node: usize, under: Option<u64>| match votes[node] {
+        Vote::Pending => true,
+        Vote::In { fence, weight, .. } => weight > Weight::None && under.is_none_or(|token| token == fence),
+        Vote::Out(_) | Vote::Failed => false,
+    };
+    let agree = |token: u64| ballot.who.is_carried_by(|node| could(node, Some(token)));
+    let is_outbid = is_in(ballot, votes) && !agree(token) && !votes.iter().any(|vote| vote.token().is_some_and(agree));
+    let is_lost = overtakes || !ballot.who.is_carried_by(|node| could(node, None));
+    (is_outbid || is_lost).then(|| undecided(ballot, votes))
+}
+
+/// The token under which enough nodes have the claim, counting those of at least that weight, and one of their answers.
+pub(super) fn agreed(ballot: &Ballot<'_>, votes: &[Vote], enough: Weight) -> Option<(u64, Reply)> {
+    ballot.nodes.iter().find_map(|node| {
+        let Vote::In { fence: token, reply, .. } = votes[*node] else { return None };
+        let is_for =
+            |node: usize| matches!(votes[node], Vote::In { fence, weight, .. } if fence == token && weight >= enough);
+        ballot.who.is_carried_by(is_for).then_some((token, reply))
+    })
+}
+
+/// What a round came to that cannot be won under its token.
+pub(super) fn undecided(ballot: &Ballot<'_>, votes: &[Vote]) -> Round {
+    // Where somebody waits in the queue of the home, that counts more.
+    if is_in(ballot, votes) && !votes.iter().any(is_busy) {
+        return Round::Outbid(votes.iter().filter_map(Vote::token).max().unwrap_or_default());
+    }
+    let answers = ballot.nodes.iter().filter_map(|node| match votes[*node] {
+        Vote::Out(reply) => Some(reply),
+        _ => None,
+    });
+    let mut refusals = answers.clone().filter(|reply| matches!(reply.outcome, Outcome::Refused(_)));
+    if let Some(reply) = refusals.next().or_else(|| home_of(ballot, votes)).or_else(|| answers.clone().next()) {
+        // It may be free as soon as it is at one of them.
+        let retries = answers.filter_map(|reply| match reply.outcome {
+            Outcome::Busy { retry_in, .. } => Some(retry_in),
+            _ => None,
+        });
+        return Round::Lost(match (reply.outcome, retries.min()) {
+            (Outcome::Busy { ahead, .. }, Some(retry_in)) => {
+                Reply { outcome: Outcome::Busy { ahead, retry_in }, ..reply }
+            }
+            _ => reply,
+        });
+    }
+    Round::Short
+}
+
+/// What the home said, where it said that it is busy.
+fn home_of(ballot: &Ballot<'_>, votes: &[Vote]) -> Option<Reply> {
+    match votes[ballot.home?] {
+        Vote::Out(reply) => Some(reply),
+        _ => None,
+    }
+}
+
+/// Whether the claim is in at enough nodes, under whatever tokens.
+fn is_in(ballot: &Ballot<'_>, votes: &[Vote]) -> bool {
+    ballot.who.is_carried_by(|node| matches!(votes[node], Vote::In { weight, .. } if weight > Weight::None))
+}
+
+fn is_busy(vote: &Vote) -> bool {
+    matches!(vote, Vote::Out(Reply { outcome: Outcome::Busy { .. }, .. }))
+}
+
+impl Inner {
+    /// The latest token that enough nodes remember which have kept all that they acknowledged; those that are for
+    /// `token` remember none that is later. Where so many have lost their memory that nobody can know, the clock has to do,
+    /// as it does for a single store: they have had no vote for a longest ttl.
+    pub(super) async fn latest_known(&self, ballot: &Ballot<'_>, votes: &[Vote], token: u64) -> Option<u64> {
+        let voted = |node: usize| matches!(votes[node], Vote::In { fence, weight: Weight::Full, .. } if fence == token);
+        let others: Vec<usize> = ballot.nodes.iter().copied().filter(|node| !voted(*node)).collect();
+        let reads = others.iter().map(|node| async {
+            let node = self.node(*node);
+            let seen = node.query(&self.env, self.node_timeout, node.store.read(ballot.key)).await.ok()?;
+            Some((node.vote(seen.now, self.longest, ballot.op.memory), seen.record.fence))
+        });
+        let read: Vec<(usize, Option<(Weight, u64)>)> = others.iter().copied().zip(join_all(reads).await).collect();
+        let of = |node: usize| read.iter().find(|(other, _)| *other == node).and_then(|(_, read)| *read);
+        let remembers = |node: usize| voted(node) || of(node).is_some_and(|(weight, _)| weight == Weight::Full);
+        let may_remember = |node: usize| voted(node) || of(node).is_none_or(|(weight, _)| weight == Weight::Full);
+        let is_known = ballot.who.is_known_by(remembers) || !ballot.who.is_known_by(may_remember);
+        let latest = read.iter().filter_map(|(_, read)| *read).filter(|(weight, _)| *weight == Weight::Full);
+        is_known.then(|| latest.map(|(_, fence)| fence).max().unwrap_or(0))
+    }
+
+    /// The node in whose queue claims on this lock wait: for all clients the same, as long as they find the same ones up.
+    pub(super) fn home(&self, key: &Key, nodes: &[usize]) -> Option<usize> {
+        let now = self.env.now();
+        let rank = |node: &usize| Preference::of(key.as_str(), &self.node(*node));
+        let wall = self.env.wall();
+        let serves = |node: &usize| {
+            let node = self.node(*node);
+            node.is_up(now) && node.vote(wall, self.longest, Duration::ZERO) > Weight::None
+        };
+        nodes.iter().copied().filter(serves).max_by_key(rank)
+    }
+}

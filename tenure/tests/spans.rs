@@ -1,0 +1,185 @@
+//! The spans of `tracing`: which there are, what they tell, and what they never tell. Under a paused clock.
+//!
+//! Bugs that were planted, one at a time, and found: no span for a release; no fence, or no wait, on a lock's; the claim's id on
+//! a release; the metadata on a lock's; a renewal outside of its span.
+
+#![allow(clippy::disallowed_methods, reason = "tests have their time and their tasks from tokio")]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex};
+
+use common::{client, ms, run_ready, two_clients};
+use tokio::time::sleep;
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::subscriber::{DefaultGuard, set_default};
+use tracing::{Event, Metadata, Subscriber};
+
+/// The longest that a value may be: a lock's name has up to 256 bytes, and quotes.
+const LONGEST: usize = 300;
+
+/// A span, or an event of the log, by its name, with its fields.
+#[derive(Clone, Debug)]
+struct Told {
+    name: &'static str,
+    is_span: bool,
+    /// Something was done in it.
+    entered: bool,
+    fields: BTreeMap<&'static str, String>,
+}
+
+/// Writes down what is told on this thread.
+#[derive(Clone, Default)]
+struct Notebook(Arc<Mutex<Vec<Told>>>);
+
+impl Notebook {
+    fn open() -> (Self, DefaultGuard) {
+        let notebook = Self::default();
+        (notebook.clone(), set_default(notebook))
+    }
+
+    fn write(&self, metadata: &'static Metadata<'static>, record: impl FnOnce(&mut Fields)) -> Id {
+        let mut fields = Fields::default();
+        record(&mut fields);
+        let mut told = self.0.lock().unwrap();
+        told.push(Told { name: metadata.name(), is_span: metadata.is_span(), entered: false, fields: fields.0 });
+        Id::from_u64(told.len() as u64)
+    }
+
+    /// The fields of the spans of that name that something was done in.
+    fn spans(&self, name: &str) -> Vec<BTreeMap<&'static str, String>> {
+        let told = self.0.lock().unwrap();
+        told.iter().filter(|told| told.entered && told.name == name).map(|told| told.fields.clone()).collect()
+    }
+
+    fn all(&self) -> Vec<Told> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+impl Subscriber for Notebook {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target().starts_with("tenure")
+    }
+
+    fn new_span(&self, span: &Attributes<'_>) -> Id {
+        self.write(span.metadata(), |fields| span.record(fields))
+    }
+
+    fn record(&self, span: &Id, values: &Record<'_>) {
+        let mut fields = Fields::default();
+        values.record(&mut fields);
+        self.0.lock().unwrap()[span.into_u64() as usize - 1].fields.append(&mut fields.0);
+    }
+
+    fn event(&self, event: &Event<'_>) {
+        self.write(event.metadata(), |fields| event.record(fields));
+    }
+
+    fn record_follows_from(&self, _span: &Id, _follows: &Id) {}
+    fn exit(&self, _span: &Id) {}
+
+    fn enter(&self, span: &Id) {
+        self.0.lock().unwrap()[span.into_u64() as usize - 1].entered = true;
+    }
+}
+
+#[derive(Default)]
+struct Fields(BTreeMap<&'static str, String>);
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        self.0.insert(field.name(), format!("{value:?}"));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.0.insert(field.name(), value.to_owned());
+    }
+}
+
+fn fields<const N: usize>(fields: [(&'static str, &str); N]) -> BTreeMap<&'static str, String> {
+    fields.into_iter().map(|(name, value)| (name, value.to_owned())).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lock_tells_its_fence_and_its_wait_and_a_release_for_how_long_it_was_held() {
+    let (notebook, _open) = Notebook::open();
+    let (ours, theirs, _store) = two_clients();
+    let busy = theirs.mutex("invoice-42").build().unwrap().lock().await.unwrap();
+    let waiting = tokio::spawn(ours.mutex("invoice-42").build().unwrap().lock().into_future());
+    sleep(ms(250)).await;
+    busy.release().await.unwrap();
+    let guard = waiting.await.unwrap().unwrap();
+    let fence = guard.fence().get().to_string();
+    let locks = notebook.spans("lock");
+    assert_eq!(locks.len(), 2);
+    assert_eq!(locks[1], fields([("name", "invoice-42"), ("fence", &fence), ("waited", "250ms")]));
+    sleep(ms(30)).await;
+    guard.release().await.unwrap();
+    let releases = notebook.spans("release");
+    assert_eq!(releases.len(), 2);
+    assert_eq!(releases[1], fields([("name", "invoice-42"), ("fence", &fence), ("held", "30ms")]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_that_failed_has_a_span_without_a_fence() {
+    let (notebook, _open) = Notebook::open();
+    let (ours, theirs, _store) = two_clients();
+    let _busy = theirs.mutex("a").build().unwrap().try_lock().await.unwrap().unwrap();
+    ours.mutex("a").build().unwrap().lock().timeout(ms(100)).await.unwrap_err();
+    assert_eq!(notebook.spans("lock"), [fields([("name", "a")])]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn renewals_and_releases_in_the_background_are_a_span_for_each_request() {
+    let (notebook, _open) = Notebook::open();
+    let (locks, _store) = client();
+    let mut guards = Vec::new();
+    for n in 0..7 {
+        guards.push(locks.mutex(n.to_string()).ttl(ms(3_000)).build().unwrap().lock().await.unwrap());
+    }
+    sleep(ms(1_500)).await;
+    assert_eq!(notebook.spans("renew"), [fields([("holds", "7")])]);
+    drop(guards);
+    run_ready().await;
+    assert_eq!(notebook.spans("release"), [fields([("claims", "7")])]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_tells_a_secret_or_grows_without_bound() {
+    let (notebook, _open) = Notebook::open();
+    let (ours, theirs, _store) = two_clients();
+    let name = "n".repeat(256);
+    let build = |locks: &tenure::Locks| {
+        let meta = "what only holders of the lock may read ".repeat(20);
+        locks.mutex(name.as_str()).ttl(ms(3_000)).meta(meta).build().unwrap()
+    };
+    let guard = build(&ours).lock().await.unwrap();
+    let waiting = tokio::spawn(build(&theirs).lock().into_future());
+    let mut ids = vec![guard.id().to_string()];
+    sleep(ms(5_000)).await;
+    guard.release().await.unwrap();
+    let guard = waiting.await.unwrap().unwrap();
+    ids.push(guard.id().to_string());
+    sleep(ms(5_000)).await;
+    drop(guard);
+    let lease = build(&ours).lease(ms(3_000)).await.unwrap();
+    let ticket = lease.ticket().encode();
+    lease.hand_over().await.unwrap().release().await.unwrap();
+    run_ready().await;
+
+    let told = notebook.all();
+    assert!(["lock", "renew", "release"].iter().all(|name| told.iter().any(|told| told.is_span && told.name == *name)));
+    // The ticket has its claim's id in it, whose digits are nowhere else.
+    for line in told {
+        for (field, value) in &line.fields {
+            assert!(value.len() <= LONGEST || !line.is_span, "{} bytes in {field} of {}", value.len(), line.name);
+            let told = |secret: &str| value.contains(secret);
+            assert!(!ids.iter().any(|id| told(id)) && !told(&ticket), "{field} of {} tells {value}", line.name);
+            assert!(!told("what only holders"), "{field} of {} tells {value}", line.name);
+        }
+    }
+}
