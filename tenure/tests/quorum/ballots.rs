@@ -91,7 +91,8 @@ async fn a_node_that_forgot_has_no_vote_before_all_holds_that_it_knew_are_over()
     // The first is silent, and the others know of nobody.
     nodes[0].fault(Fault::Hang);
     let history = History::default();
-    let second = history.lock(&two.mutex("a"), 1, secs(60)).await.unwrap();
+    let lock = two.locks.mutex("a").fence_memory(secs(1)).build().unwrap();
+    let second = history.lock(&lock, 1, secs(60)).await.unwrap();
     assert!(!held.is_held(), "after {:?}", began.elapsed());
     release(second).await;
 }

@@ -7,7 +7,6 @@ use std::time::Duration;
 use super::Inner;
 use super::claims::Standing;
 use super::node::{Vote, Weight};
-use super::round::release;
 use crate::env;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
@@ -196,13 +195,8 @@ impl Inner {
         let mut asked = self.send(key, ops);
         let mut replies = Vec::new();
         while let Some((node, op, reply)) = asked.next().await {
-            let is_current = self.note(node, &op, &reply);
-            let is_in = matches!(reply.as_ref().map(|reply| reply.outcome), Ok(Outcome::Held { .. }));
-            let is_over = self.claims().get(id).is_none_or(|claim| claim.is_over);
-            // It was released meanwhile.
-            if is_in && (!is_current || is_over) {
-                self.let_go(key, vec![(node, release(op.id(), asks))]);
-            }
+            // It may have been released meanwhile.
+            self.heard_late(key, node, &op, reply.clone());
             replies.push((node, reply));
         }
         replies
@@ -216,14 +210,24 @@ struct Known {
     fence: u64,
 }
 
-/// The token under which enough nodes have the claim, not before the last one known, and such an answer.
-fn held(who: &Electorate, votes: &[Vote], token: u64) -> Option<(u64, Reply)> {
+/// The token under which enough nodes have the claim, and such an answer.
+///
+/// A node counts that has it under a later token than the one it was granted under, as where it was taken in later and others
+/// had been before: whoever comes next has to be later there all the more. Where that one is not known, they have to agree.
+fn held(who: &Electorate, votes: &[Vote], granted: u64) -> Option<(u64, Reply)> {
     votes.iter().find_map(|vote| {
-        let Vote::In { fence, reply, .. } = *vote else { return None };
-        let same = |node: usize| {
-            matches!(votes[node], Vote::In { fence: other, weight, .. } if other == fence && weight > Weight::None)
+        let Vote::In { fence, mut reply, .. } = *vote else { return None };
+        let token = if granted > 0 { granted } else { fence };
+        let counts = |node: usize| match votes[node] {
+            Vote::In { fence, weight, .. } if weight > Weight::None => {
+                fence == token || (granted > 0 && fence > token)
+            }
+            _ => false,
         };
-        (fence >= token && who.is_carried_by(same)).then_some((fence, reply))
+        if let Outcome::Held { fence, .. } = &mut reply.outcome {
+            *fence = token;
+        }
+        who.is_carried_by(counts).then_some((token, reply))
     })
 }
 
