@@ -91,8 +91,14 @@ async fn a_node_that_forgot_has_no_vote_before_all_holds_that_it_knew_are_over()
     // The first is silent, and the others know of nobody.
     nodes[0].fault(Fault::Hang);
     let history = History::default();
-    let lock = two.locks.mutex("a").fence_memory(secs(1)).build().unwrap();
-    let second = history.lock(&lock, 1, secs(60)).await.unwrap();
+    let lock = two.locks.mutex("a").ttl(secs(5)).fence_memory(secs(1)).build().unwrap();
+    let second = loop {
+        if let Ok(Some(guard)) = history.try_lock(&lock, 1).await {
+            break guard;
+        }
+        sleep(ms(100)).await;
+        assert!(began.elapsed() < LONGEST + secs(5), "it has a vote again");
+    };
     assert!(!held.is_held(), "after {:?}", began.elapsed());
     release(second).await;
 }

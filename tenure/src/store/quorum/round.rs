@@ -95,6 +95,7 @@ impl Inner {
             (Op::Acquire(acquire), outcome) if !is_wanted => {
                 let undo = release(op.id(), acquire);
                 match outcome {
+                    Ok(Outcome::Busy { .. }) if acquire.patience.is_zero() => {}
                     Ok(Outcome::Held { .. } | Outcome::Busy { .. }) => {
                         self.let_go(key, vec![(node, Release { bury: Duration::ZERO, ..undo })])
                     }
