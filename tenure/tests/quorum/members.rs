@@ -105,7 +105,7 @@ async fn a_client_that_cannot_read_the_members_stops() {
 #[test]
 fn a_change_that_stopped_anywhere_is_ended_by_somebody_else() {
     let mut stopped_in = std::collections::BTreeSet::new();
-    for polls in 0..60 {
+    for polls in 0..200 {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
         let step = runtime.block_on(async {
             let nodes = nodes(5);
@@ -121,7 +121,7 @@ fn a_change_that_stopped_anywhere_is_ended_by_somebody_else() {
                 if (&mut change).now_or_never().is_some() {
                     return "done";
                 }
-                sleep(if *told.lock().unwrap() == 1 { secs(4) } else { ms(2) }).await;
+                sleep(if *told.lock().unwrap() == 1 { secs(4) } else { ms(4) }).await;
             }
             drop(change);
             // The one that stopped may also have kept its lock for a while.
@@ -220,27 +220,23 @@ async fn what_the_old_members_granted_is_over_before_the_new_ones_are_enough() {
     panic!("it never became free");
 }
 
-/// Fails where a register that forgot tells that there was no change.
+/// Fails where a member that forgot who the members are is not told again.
 #[tokio::test(start_paused = true)]
-async fn a_node_that_forgot_who_the_members_are_is_told_again_before_it_counts() {
+async fn a_member_that_forgot_who_the_members_are_is_told_again() {
     let nodes = nodes(5);
     let (changer, sleeper) = (client(&nodes, 1), client(&nodes, 2));
     let history = History::default();
     release(history.try_lock(&sleeper.mutex("a"), 1).await.unwrap().unwrap()).await;
-    // The change reached two of the old members, of which one forgets it.
+    // The change reached two of the old members, of which one forgets it, and the other is out of reach.
     nodes[2].fault(Fault::Refuse);
     changer.quorum.change_members(&["node-0", "node-3", "node-4"], |_| ()).await.unwrap();
     nodes[2].fault(Fault::None);
     let held = history.try_lock(&changer.mutex("a"), 1).await.unwrap().unwrap();
     nodes[0].restart_empty();
+    sleep(secs(5)).await;
     sleeper.links[1].fault(Fault::Refuse);
-    for _ in 0..30 {
-        if let Ok(Some(guard)) = history.try_lock(&sleeper.mutex("a"), 1).await {
-            release(guard).await;
-        }
-        sleep(secs(1)).await;
-    }
-    assert!(held.is_held());
+    assert_eq!(names(&sleeper).await, names(&changer).await);
+    release(held).await;
 }
 
 /// Fails where the claim of another process, of which this one knows an id only, is renewed as if by somebody who may go by
@@ -265,6 +261,7 @@ async fn a_hold_that_another_process_renews_survives_a_change_too() {
     nodes[3].fault(Fault::Refuse);
     assert!(keeper.quorum.apply(&key("a"), &renewal).await.is_err());
     nodes[3].fault(Fault::None);
+    sleep(ms(2_500)).await;
     let release = Op::Release(Release { id: guard.id(), bury: Duration::ZERO, fence: 0 });
     keeper.quorum.apply(&key("a"), &release).await.unwrap();
     assert!(nodes[3..].iter().all(|node| node.crowd("a").0 == 0));
@@ -281,7 +278,9 @@ async fn a_change_goes_through_after_others_that_failed_and_clocks_that_were_ahe
     // Whoever lost its lock and writes all the same is refused, and leaves a trace.
     let register = key("\u{1}tenure/members");
     for i in 0..7 {
-        nodes[..4].iter().for_each(|node| _ = node.apply_now(&register, &stranger(100 + i, ms(1), 1)));
+        let Op::Acquire(entry) = stranger(100 + i, ms(1), 1) else { unreachable!() };
+        let entry = Op::Acquire(Acquire { claim: Claim::SHARED, ..entry });
+        nodes[..4].iter().for_each(|node| _ = node.apply_now(&register, &entry));
         sleep(ms(2)).await;
     }
     right.quorum.remove("node-0").await.unwrap();

@@ -10,7 +10,7 @@ use super::node::{Vote, Weight};
 use crate::env;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
-use crate::proto::vote::Electorate;
+use crate::proto::vote::{Electorate, votes_needed};
 use crate::proto::{Acquire, Claim, ClaimId, Op, Outcome, Release, Renew, Reply, Was};
 
 impl Inner {
@@ -82,7 +82,7 @@ impl Inner {
                 let bury = if claim.standing(node) == Standing::Unknown { op.bury.max(longest) } else { op.bury };
                 (node, Op::Release(Release { id: claim.id(node), bury, fence: op.fence }))
             };
-            let everywhere = known.asks.is_none() || !op.bury.is_zero() || claim.nodes().is_empty();
+            let everywhere = known.is_found || !op.bury.is_zero() || claim.nodes().is_empty();
             let nodes = if everywhere { who.nodes() } else { Vec::new() };
             let nodes: BTreeSet<usize> = nodes.into_iter().chain(claim.nodes()).collect();
             // What is under way will be undone when it is answered.
@@ -147,16 +147,38 @@ impl Inner {
     async fn known(self: &Arc<Self>, key: &Key, id: ClaimId, lasts: Duration) -> Result<Known> {
         let now = self.env.now();
         if let Some(claim) = self.claims().get(id).filter(|claim| !claim.nodes().is_empty()) {
-            return Ok(Known { id, asks: claim.asks.clone(), fence: claim.fence });
+            return Ok(Known::of(id, claim));
         }
         let found = self.find(key, id).await?;
+        let agreed = |token: u64| {
+            let is_for = |node: &&usize| found.iter().any(|(other, entry, _)| other == *node && entry.fence == token);
+            let groups = &self.view().groups;
+            groups.iter().any(|group| group.iter().filter(is_for).count() >= votes_needed(group.len(), Claim::ALL))
+        };
+        let fence = found.iter().map(|(_, entry, _)| entry.fence).find(|token| agreed(*token)).unwrap_or(0);
         let mut claims = self.claims();
         let claim = claims.of(id, now, lasts);
-        for (node, entry) in found {
+        claim.fence = claim.fence.max(fence);
+        for (node, entry, record) in found {
             let standing = if entry.fence > 0 { Standing::In } else { Standing::Waits };
             claim.is_known_as(node, entry.id, standing);
+            claim.is_found |= claim.asks.is_none();
+            if let (Ok(what), None) = (Claim::new(entry.permits, record.limit), &claim.asks) {
+                claim.asks = Some(Acquire {
+                    id,
+                    claim: what,
+                    ttl: lasts,
+                    patience: Duration::ZERO,
+                    owner: entry.owner,
+                    // It was let in before.
+                    max: u32::MAX,
+                    memory: Duration::from_micros(record.memory),
+                    meta: entry.meta,
+                    fence: 0,
+                });
+            }
         }
-        Ok(Known { id, asks: claim.asks.clone(), fence: claim.fence })
+        Ok(Known::of(id, claim))
     }
 
     /// Takes the claim in again where it is missing, in the background.
@@ -207,7 +229,14 @@ impl Inner {
 struct Known {
     id: ClaimId,
     asks: Option<Acquire>,
+    is_found: bool,
     fence: u64,
+}
+
+impl Known {
+    fn of(id: ClaimId, claim: &super::claims::Claim) -> Self {
+        Self { id, asks: claim.asks.clone(), is_found: claim.is_found, fence: claim.fence }
+    }
 }
 
 /// The token under which enough nodes have the claim, and such an answer.

@@ -135,15 +135,16 @@ impl Inner {
         Ok(Seen { record, now: now[now.len() / 2] })
     }
 
-    /// Where a claim of that id stands, and under which ids, as the nodes tell.
-    pub(super) async fn find(&self, key: &Key, id: ClaimId) -> Result<Vec<(usize, Entry)>> {
+    /// Where a claim of that id stands, under which ids and in which records, as the nodes tell.
+    pub(super) async fn find(&self, key: &Key, id: ClaimId) -> Result<Vec<(usize, Entry, Record)>> {
         let seen = self
             .ask_all(&self.electorate(&self.view(), key, Claim::ALL), |store| async move { store.read(key).await })
             .await?;
         let all = seen.into_iter().flat_map(|(node, Seen { record, .. })| {
-            record.holders.into_iter().chain(record.queue).map(move |entry| (node, entry))
+            let entry = record.holders.iter().chain(&record.queue).find(|entry| base(entry.id) == base(id)).cloned();
+            entry.map(|entry| (node, entry, record))
         });
-        Ok(all.filter(|(_, entry)| base(entry.id) == base(id)).collect())
+        Ok(all.collect())
     }
 
     pub(super) async fn scan(&self) -> Result<Vec<Key>> {
