@@ -22,7 +22,7 @@ async fn names(client: &Client) -> (Vec<String>, Option<Vec<String>>) {
 /// Fails where the joint step is left out, or not waited for, or a renewal does not take the new members in.
 #[test]
 fn holds_survive_and_nothing_overlaps_while_many_contend() {
-    seeds(4, |seed| async move {
+    seeds(3, |seed| async move {
         let nodes = nodes(6);
         let history = History::default();
         let changer = client(&nodes, seed * 1000);

@@ -13,6 +13,10 @@ use crate::key::Key;
 use crate::proto::vote::{Electorate, votes_needed};
 use crate::proto::{Acquire, Claim, ClaimId, Op, Outcome, Release, Renew, Reply, Was};
 
+/// How often a renewal asks those that miss the claim to take it in, and how long it waits before it asks again, at first.
+const TRIES: u32 = 4;
+const TRY_AGAIN: Duration = Duration::from_millis(4);
+
 impl Inner {
     pub(super) async fn renew(self: &Arc<Self>, key: &Key, op: &Renew) -> Result<Reply> {
         let known = self.known(key, op.id, op.ttl).await?;
@@ -41,10 +45,14 @@ impl Inner {
                 return Ok(reply);
             }
         }
-        // No majority has it any more, unless those that miss it take it in again.
-        let lacking = missing(&votes);
-        let is_anywhere = votes.iter().any(|vote| matches!(vote, Vote::In { .. }));
-        if let (Some(asks), true, false) = (&known.asks, is_anywhere, lacking.is_empty()) {
+        // No majority has it any more, unless those that miss it take it in again. Where somebody else is just trying, that
+        // one will leave, and the place in the queue keeps others out.
+        for attempt in 0..TRIES {
+            let (lacking, is_anywhere) = (missing(&votes), votes.iter().any(|vote| matches!(vote, Vote::In { .. })));
+            let Some(asks) = known.asks.as_ref().filter(|_| is_anywhere && !lacking.is_empty()) else { break };
+            if attempt > 0 {
+                self.env.sleep(self.env.jitter(TRY_AGAIN * 2_u32.pow(attempt))).await;
+            }
             for (node, reply) in self.top_up(key, op.id, asks, known.fence, &lacking, op.ttl).await {
                 votes[node] = Vote::of(reply, |now| self.node(node).vote(now, self.longest, Duration::ZERO));
             }
@@ -56,7 +64,8 @@ impl Inner {
             Vote::Out(reply) => Some(*reply),
             _ => None,
         });
-        let possible = who.is_carried_by(|node| !matches!(votes[node], Vote::Out(_)));
+        let is_possible = |vote: Vote| !matches!(vote, Vote::Out(_)) || (known.fence > 0 && waits(vote));
+        let possible = who.is_carried_by(|node| is_possible(votes[node]));
         match gone {
             Some(reply) if !possible => {
                 self.end(key, op.id);
@@ -208,7 +217,7 @@ impl Inner {
             let mut claims = self.claims();
             let Some(claim) = claims.get(id).filter(|claim| !claim.is_over) else { return Vec::new() };
             let request = |node: usize| {
-                let request = Acquire { id: claim.id(node), fence, ttl, patience: Duration::ZERO, ..asks.clone() };
+                let request = Acquire { id: claim.id(node), fence, ttl, patience: ttl, ..asks.clone() };
                 claim.stand(node, Standing::Asked);
                 (node, Op::Acquire(request))
             };
@@ -262,8 +271,14 @@ fn held(who: &Electorate, votes: &[Vote], granted: u64) -> Option<(u64, Reply)> 
 
 /// The nodes that said that they don't have it.
 fn missing(votes: &[Vote]) -> Vec<usize> {
-    let lacks = |vote: &Vote| matches!(was(*vote), Some(Was::Unknown));
+    let lacks = |vote: &Vote| matches!(was(*vote), Some(Was::Unknown)) || waits(*vote);
     votes.iter().enumerate().filter(|(_, vote)| lacks(vote)).map(|(node, _)| node).collect()
+}
+
+/// Whether the claim stands in a queue there.
+fn waits(vote: Vote) -> bool {
+    let is_busy = matches!(vote, Vote::Out(Reply { outcome: Outcome::Busy { .. }, .. }));
+    is_busy || was(vote) == Some(Was::Waiting)
 }
 
 fn was(vote: Vote) -> Option<Was> {
