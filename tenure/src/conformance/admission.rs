@@ -1,7 +1,7 @@
 //! Who fits beside whom.
 
 use super::Subject;
-use super::lock::{LONG, Lock, With, fresh_key, mutex, permits, reader};
+use super::lock::{LONG, Lock, With, eventually, fresh_key, mutex, permits, reader};
 use crate::key::Key;
 use crate::proto::{Claim, Outcome, Refusal, Was};
 
@@ -84,7 +84,8 @@ pub async fn trying_takes_no_place(subject: Subject) {
     let given_up = lock.acquire(&crate::proto::Acquire { patience: std::time::Duration::ZERO, ..waiting }).await;
     assert!(matches!(given_up.outcome, Outcome::Busy { .. }), "{given_up:?}");
     lock.release(holder.id).await;
-    assert_eq!(lock.who().await, (vec![], vec![]));
+    // What a minority of nodes has is let go soon after.
+    eventually("nothing is left", || async { (lock.who().await == (vec![], vec![])).then_some(()) }).await;
 }
 
 /// Names that differ in anything are different locks.
