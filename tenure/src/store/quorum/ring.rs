@@ -95,6 +95,12 @@ impl RingBuilder {
         self
     }
 
+    /// As [`QuorumBuilder::token_memory`].
+    pub fn token_memory(mut self, memory: Duration) -> Self {
+        self.quorum = self.quorum.token_memory(memory);
+        self
+    }
+
     /// As [`QuorumBuilder::view_lease`].
     pub fn view_lease(mut self, lease: Duration) -> Self {
         self.quorum = self.quorum.view_lease(lease);
