@@ -67,6 +67,8 @@ impl Client {
     /// One that begins with `members`, and can reach all of `nodes`.
     fn knowing(members: &[Node], nodes: &[Node], seed: u64, set: impl Fn(QuorumBuilder) -> QuorumBuilder) -> Self {
         let env = Env::simulated(seed);
+        // Clocks agree unless a test sets them apart.
+        env.skew(nodes[0].elapsed().as_micros() as i64);
         let links: Vec<Link> =
             nodes.iter().enumerate().map(|(i, node)| Link::to(node, seed * 100 + i as u64)).collect();
         let known = links.clone();

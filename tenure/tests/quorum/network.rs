@@ -91,6 +91,12 @@ impl Node {
         self.state().skew = micros;
     }
 
+    /// For how long it has been there.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.0.start.elapsed()
+    }
+
+    /// Its clock.
     pub(crate) fn now(&self) -> u64 {
         (EPOCH + self.0.start.elapsed().as_micros() as u64).saturating_add_signed(self.state().skew)
     }
