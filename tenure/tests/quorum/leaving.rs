@@ -57,7 +57,7 @@ async fn a_release_that_arrives_late_ends_nothing_newer() {
     // With two of five it comes and goes at the other one; from some time on its releases there take long.
     [home, another].into_iter().for_each(|node| _ = nodes[node].apply_now(&key("a"), &stranger_leaves(7)));
     until("it came and went", secs(5), || nodes[another].take_done().iter().any(|op| matches!(op, Op::Release(_)))).await;
-    client.links[another].fault(Fault::Late(ms(1_500)));
+    client.links[another].fault(Fault::LateReleases(ms(1_500)));
     sleep(ms(500)).await;
     client.links[another].fault(Fault::None);
     nodes.iter().for_each(|node| _ = node.apply_now(&key("a"), &stranger_leaves(7)));
@@ -65,7 +65,6 @@ async fn a_release_that_arrives_late_ends_nothing_newer() {
     until("it is in everywhere", secs(4), || nodes.iter().all(|node| node.crowd("a").0 == 1)).await;
     for _ in 0..4_000 {
         sleep(ms(1)).await;
-        if !nodes.iter().all(|node| node.crowd("a").0 == 1) { for n in &nodes { eprintln!("DBG {:?} {:?} {:?}", n.elapsed(), n.crowd("a"), n.take_done().iter().rev().take(8).map(|o| match o { Op::Acquire(a) => format!("acq {} {:?} t{}", a.id, a.patience, a.fence), Op::Renew(r) => format!("ren {}", r.id), Op::Release(r) => format!("rel {} {:?}", r.id, r.bury)}).collect::<Vec<_>>()); } eprintln!("DBG home {home} another {another}"); }
         assert!(guard.is_held() && nodes.iter().all(|node| node.crowd("a").0 == 1), "it stays in everywhere");
     }
     guard.release().await.unwrap();
