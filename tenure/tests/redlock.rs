@@ -76,8 +76,8 @@ async fn one_and_two_of_five_may_stop_and_a_hold_stays() {
     let servers = durable(5);
     let (locks, other) = (client(&servers, PATIENT).await, client(&servers, PATIENT).await);
     let held = within(5, mutex(&locks, "held").lock()).await.unwrap();
-    for stopped in 0..2 {
-        servers[stopped].pause();
+    for stopped in &servers[..2] {
+        stopped.pause();
         let fence = held.fence();
         for i in 0..5 {
             let guard = soon(5, async || mutex(&locks, &format!("lock {i}")).try_lock().await).await;
@@ -191,7 +191,8 @@ async fn a_wrong_password_is_told_and_no_password_is() {
         .map(|word| Redis::start_with(&["--requirepass", word, "--appendonly", "yes", "--appendfsync", "always"]))
         .into();
     let plain = url(&servers, PATIENT);
-    let error = within(20, tenure::open(&plain.replace("redlock://", "redlock://:s3cret@"))).await.map(drop).unwrap_err();
+    let error =
+        within(20, tenure::open(&plain.replace("redlock://", "redlock://:s3cret@"))).await.map(drop).unwrap_err();
     assert!(!error.is_transient(), "{}", told(&error));
     assert!(!told(&error).contains("s3cret"), "{}", told(&error));
     assert!(told(&error).contains(&servers[2].port().to_string()), "it says which: {}", told(&error));

@@ -64,14 +64,8 @@ const EPOCH: u64 = 1_735_689_600_000_000;
 
 impl Node {
     pub(crate) fn new(name: impl Into<String>) -> Self {
-        let state = State {
-            records: HashMap::new(),
-            fault: Fault::None,
-            skew: 0,
-            kept_since: 0,
-            asked: 0,
-            done: Vec::new(),
-        };
+        let state =
+            State { records: HashMap::new(), fault: Fault::None, skew: 0, kept_since: 0, asked: 0, done: Vec::new() };
         Self(Arc::new(Inner { name: name.into(), start: Instant::now(), hub: Hub::new(), state: Mutex::new(state) }))
     }
 
@@ -206,7 +200,11 @@ impl Link {
     }
 
     /// What `query` says once it has arrived, if anybody hears of it.
-    async fn carry<T: Send + 'static>(&self, is_release: bool, query: impl FnOnce(&Node) -> T + Send + 'static) -> Result<T> {
+    async fn carry<T: Send + 'static>(
+        &self,
+        is_release: bool,
+        query: impl FnOnce(&Node) -> T + Send + 'static,
+    ) -> Result<T> {
         self.node.state().asked += 1;
         let (there, fault) = self.way();
         let fault = match fault {
