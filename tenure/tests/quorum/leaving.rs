@@ -58,7 +58,7 @@ async fn a_release_that_arrives_late_ends_nothing_newer() {
     [home, another].into_iter().for_each(|node| _ = nodes[node].apply_now(&key("a"), &stranger_leaves(7)));
     until("it came and went", secs(5), || nodes[another].take_done().iter().any(|op| matches!(op, Op::Release(_))))
         .await;
-    client.links[another].fault(Fault::LateReleases(ms(1_500)));
+    client.links[another].fault(Fault::LateReleases(ms(3_000)));
     sleep(ms(500)).await;
     client.links[another].fault(Fault::None);
     nodes.iter().for_each(|node| _ = node.apply_now(&key("a"), &stranger_leaves(7)));
