@@ -7,7 +7,7 @@ use tenure::store::Store;
 use crate::*;
 
 /// How long a change takes, with its joint step.
-const CHANGE: Duration = Duration::from_secs(13);
+const CHANGE: Duration = Duration::from_secs(23);
 
 /// A client that knows the first three of all nodes as members, and can reach every one.
 fn client(nodes: &[Node], seed: u64) -> Client {
