@@ -21,6 +21,7 @@ use crate::proto::{ClaimId, Op, Outcome, Reply};
 mod collector;
 mod connect;
 mod errors;
+pub(crate) mod inspect;
 mod keys;
 mod record;
 mod run;
