@@ -62,6 +62,13 @@ pub(crate) enum Command {
         #[arg(long, value_name = "DUR", default_value = "500ms", value_parser = duration::parse)]
         interval: Duration,
     },
+    /// Check a deployment: versions, settings, rights, clocks; and say what to do
+    #[command(after_help = help::DOCTOR_EXAMPLES)]
+    Doctor {
+        /// Look at no more than so many keys of each server for such as should not be there
+        #[arg(long, value_name = "N", default_value = "100000")]
+        keys: u64,
+    },
     /// Show or change the members of a quorum or a ring
     #[command(subcommand, after_help = help::QUORUM_EXAMPLES)]
     Quorum(Action),

@@ -42,9 +42,7 @@ pub(crate) fn find(url: &str) -> Result<Found> {
             master: master.clone(),
             data: of(&sentinels[0], &config.login),
         },
-        Place::Cluster { seeds } => {
-            Found::Cluster(seeds.iter().map(|address| of(address, &config.login)).collect())
-        }
+        Place::Cluster { seeds } => Found::Cluster(seeds.iter().map(|address| of(address, &config.login)).collect()),
     })
 }
 
@@ -139,8 +137,10 @@ impl Session {
     ///
     /// As [`ask`](Self::ask).
     pub async fn ask_many<W: AsRef<[u8]>>(&self, commands: &[&[W]]) -> Result<Vec<Answer>> {
+        if commands.is_empty() {
+            return Ok(Vec::new());
+        }
         let mut pipeline = Pipeline::new();
-        pipeline.ignore_errors();
         for words in commands {
             let mut command = redis::Cmd::new();
             words.iter().for_each(|word| _ = command.arg(word.as_ref()));
