@@ -3,14 +3,18 @@
 #![allow(clippy::disallowed_methods, reason = "tests live in real time")]
 
 pub mod bench;
+mod cluster;
 mod fake;
 mod proxy;
 mod redis;
+mod sentinel;
 mod tls;
 
+pub use cluster::Cluster;
 pub use fake::Fake;
 pub use proxy::Proxy;
 pub use redis::{Redis, redis_server};
+pub use sentinel::{Sentinel, SentinelGroup};
 pub use tls::TlsRedis;
 
 use std::net::TcpListener;

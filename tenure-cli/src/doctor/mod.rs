@@ -17,7 +17,7 @@ use tenure::inspect::{Layout, Node, Server};
 use self::clocks::Offset;
 use self::finding::{Finding, Findings, Level};
 use self::keeping::Part;
-use self::server::Facts;
+use self::server::{Facts, Kind};
 use crate::exit::{FOUND, Failure, Result, STORE};
 use crate::store::Choice;
 
@@ -144,7 +144,7 @@ impl Doctor<'_> {
             clocks::judge(offset, findings);
         }
         if let Some(by) = by {
-            server::opened(server, by.open().await, findings);
+            server::opened(server, Kind::Server, by.open().await, findings);
         }
         keys::judge(&session, server, self.keys, self.quiet, findings).await
     }
@@ -192,7 +192,7 @@ impl Doctor<'_> {
         let mut findings = Findings::at(&format!("the Sentinels of {master}"));
         let place = sentinel::judge(sentinels, master, &mut findings).await;
         if let Err(error) = by.open().await {
-            server::opened(data, Err(error), &mut findings);
+            server::opened(data, Kind::Server, Err(error), &mut findings);
         }
         self.findings.append(&mut findings.all);
         match place {
@@ -205,7 +205,7 @@ impl Doctor<'_> {
         let mut findings = Findings::at("the cluster");
         let masters = cluster::judge(seeds, &mut findings).await;
         if let Err(error) = by.open().await {
-            server::opened(&seeds[0], Err(error), &mut findings);
+            server::opened(&seeds[0], Kind::Cluster, Err(error), &mut findings);
         }
         self.findings.append(&mut findings.all);
         if masters.is_empty() {

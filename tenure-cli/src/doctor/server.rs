@@ -187,12 +187,12 @@ fn role(facts: &Facts, findings: &mut Findings) {
 }
 
 /// What opening the store came to: whether this user has the rights that locks need.
-pub(super) fn opened(server: &Server, result: Result<(), Error>, findings: &mut Findings) {
+pub(super) fn opened(server: &Server, kind: Kind, result: Result<(), Error>, findings: &mut Findings) {
     let Err(error) = result else { return findings.ok("rights", "all that locks need") };
     match error.kind() {
         ErrorKind::Denied => {
             let why = "Locks cannot be had without these rights. They are the smallest set that works.";
-            findings.add(Level::Error, "rights", error.to_string(), why, &[&rights(server)]);
+            findings.add(Level::Error, "rights", error.to_string(), why, &[&rights(server, kind)]);
         }
         // It is told by the version.
         ErrorKind::Unsupported if error.to_string().contains("7.0 is the oldest") => {}
@@ -203,13 +203,24 @@ pub(super) fn opened(server: &Server, result: Result<(), Error>, findings: &mut 
     }
 }
 
+/// Whether pushes and slots are those of a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Server,
+    Cluster,
+}
+
 /// The command that gives a user all that locks need, and nothing else.
-fn rights(server: &Server) -> String {
+fn rights(server: &Server, kind: Kind) -> String {
     let (user, prefix) = (server.user().unwrap_or("locks"), server.prefix());
     let wait = if server.replicas() > 0 { " +wait" } else { "" };
+    let pushes = match kind {
+        Kind::Server => "+publish +subscribe",
+        Kind::Cluster => "+spublish +ssubscribe +sunsubscribe +asking +cluster|slots +cluster|info",
+    };
     format!(
-        "ACL SETUSER {user} on >PASSWORD ~{prefix}:* &{prefix}:inbox:* +evalsha +evalsha_ro +script|load +publish \
-         +subscribe +scan +ping +time +mget +set +del +type +pexpireat +hget +hmget +hgetall +hset +hdel{wait}"
+        "ACL SETUSER {user} on >PASSWORD ~{prefix}:* &{prefix}:inbox:* +evalsha +evalsha_ro +script|load {pushes} \
+         +scan +ping +time +mget +set +del +type +pexpireat +hget +hmget +hgetall +hset +hdel{wait}"
     )
 }
 

@@ -23,6 +23,10 @@ impl Inner {
         let ops: Vec<(usize, Op)> = {
             let mut claims = self.claims();
             let claim = claims.of(op.id, self.env.now(), op.ttl);
+            // Who takes it in later does so for as long.
+            if let Some(asks) = &mut claim.asks {
+                asks.ttl = asks.ttl.max(op.ttl);
+            }
             let renewal = |node: usize| (node, Op::Renew(Renew { id: claim.id(node), ..op.clone() }));
             who.nodes().into_iter().map(renewal).collect()
         };

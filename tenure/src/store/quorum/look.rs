@@ -108,7 +108,9 @@ impl Inner {
             }
         }
         let who = self.electorate(&self.view(), key, if record.limit == 0 { Claim::ALL } else { record.limit });
-        let is_in = |nodes: &[usize]| who.is_carried_by(|node| nodes.contains(&node));
+        // Those who did not answer may have it as well.
+        let answered: Vec<usize> = seen.iter().map(|(node, _)| *node).collect();
+        let is_in = |nodes: &[usize]| who.is_carried_by(|node| nodes.contains(&node) || !answered.contains(&node));
         for (id, (entry, nodes)) in holders {
             // Who is in at one node alone is on the way.
             if is_in(&nodes) {
