@@ -24,6 +24,7 @@ fn sentinels_that_agree_disagree_or_do_not_know_the_master() {
     let said = doctor(&group.url());
     said.has("note", "sentinels", "quorum 3");
     said.has("note", "down-after", "60000");
+    sentinel(0, &["SENTINEL", "SET", "mymaster", "down-after-milliseconds", "1000"]);
     let unknown = group.url().replace("mymaster", "another");
     doctor(&unknown).has("error", "sentinel", "another");
 

@@ -43,9 +43,10 @@ fn a_file_that_all_may_write_has_no_log_or_is_something_else() {
     let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
     file.write_all_at(&[1, 1], 18).unwrap();
     look(&path).has("warning", "log", "no write-ahead log");
-    std::fs::write(&path, "something else, for as long as a header would be: ".repeat(4)).unwrap();
-    let said = look(&path);
-    said.has("error", "open", "locks.db");
+    let other = store.path("other.db");
+    std::fs::write(&other, "something else, for as long as a header would be: ".repeat(4)).unwrap();
+    let said = look(&other);
+    said.has("error", "open", "other.db");
     assert_eq!(said.code, 78);
     let said = look(&store.path("nowhere/locks.db"));
     said.has("error", "folder", "nowhere");

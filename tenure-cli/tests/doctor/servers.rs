@@ -81,7 +81,7 @@ fn replicas_and_roles() {
     doctor(&format!("{}?replicas=2", master.url())).has("error", "replicas", "replicas=2 in the URL, and 1 there");
 
     let said = doctor(&replica.url());
-    let found = said.has("error", "role", "slave");
+    let found = said.has("error", "role", "it is a replica");
     assert!(found["fix"][0].as_str().unwrap().contains(&format!("127.0.0.1:{}", master.port())), "{found}");
     assert_eq!(said.code, 78);
 
