@@ -95,14 +95,16 @@ impl Inner {
         true
     }
 
-    fn heard_late(self: &Arc<Self>, key: &Key, node: usize, op: &Op, reply: Result<Reply>) {
+    /// An answer that nobody waits for any more. What nobody wants any more is undone.
+    pub(super) fn heard_late(self: &Arc<Self>, key: &Key, node: usize, op: &Op, reply: Result<Reply>) {
         let is_current = self.note(node, op, &reply);
         let is_wanted = is_current && self.claims().get(op.id()).is_some_and(|claim| !claim.is_over);
         match (op, reply.map(|reply| reply.outcome)) {
             (Op::Acquire(acquire), outcome) if !is_wanted => {
                 let undo = release(op.id(), acquire);
                 match outcome {
-                    Ok(Outcome::Held { .. }) => {
+                    Ok(Outcome::Busy { .. }) if acquire.patience.is_zero() => {}
+                    Ok(Outcome::Held { .. } | Outcome::Busy { .. }) => {
                         self.let_go(key, vec![(node, Release { bury: Duration::ZERO, ..undo })])
                     }
                     Err(error) if error.is_ambiguous() => self.let_go(key, vec![(node, undo)]),

@@ -151,12 +151,12 @@ impl Inner {
 
     /// The node in whose queue claims on this lock wait: for all clients the same, as long as they find the same ones up.
     pub(super) fn home(&self, key: &Key, nodes: &[usize]) -> Option<usize> {
-        let now = self.env.now();
         let rank = |node: &usize| Preference::of(key.as_str(), &self.node(*node));
         let wall = self.env.wall();
         let serves = |node: &usize| {
             let node = self.node(*node);
-            node.is_up(now) && node.vote(wall, self.longest, Duration::ZERO) > Weight::None
+            // One that failed is tried again by those who need not wait for it.
+            node.is_well() && node.vote(wall, self.longest, Duration::ZERO) > Weight::None
         };
         nodes.iter().copied().filter(serves).max_by_key(rank)
     }

@@ -20,8 +20,9 @@ use crate::key::Key;
 pub(super) fn one(config: &Config) -> Result<Client> {
     match &config.place {
         Place::One(addr) => client(config, config.target(addr.clone(), &config.login)?),
-        Place::Cluster { seeds } => {
-            let message = format!("a cluster, of which {} nodes were named, cannot be used yet", seeds.len());
+        Place::Cluster { .. } => {
+            let message =
+                "a cluster is a store of its own: connect to it by tenure::store::RedisCluster, or tenure::open";
             Err(Error::new(ErrorKind::Unsupported, message))
         }
         Place::Sentinel { master, .. } => {
