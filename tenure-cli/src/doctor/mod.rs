@@ -138,7 +138,7 @@ impl Doctor<'_> {
     ) -> Result<(), Error> {
         let session = server.connect().await?;
         *facts = Facts::of(&session).await?;
-        server::judge(facts, findings);
+        server::judge(facts, part, findings);
         keeping::judge(facts, part, server.replicas(), findings);
         if let Some(offset) = facts.clock {
             clocks::judge(offset, findings);

@@ -8,6 +8,7 @@ use tenure::{Error, ErrorKind};
 
 use super::clocks::{self, Offset};
 use super::finding::{Findings, Level};
+use super::keeping::Part;
 use crate::{clock, duration};
 
 /// How many times it is asked for nothing but an answer.
@@ -92,7 +93,7 @@ pub(super) fn unreachable(error: &Error, findings: &mut Findings) {
 }
 
 /// What every server is looked at for.
-pub(super) fn judge(facts: &Facts, findings: &mut Findings) {
+pub(super) fn judge(facts: &Facts, part: Part, findings: &mut Findings) {
     round_trip(&facts.trips, findings);
     version(facts, findings);
     role(facts, findings);
@@ -103,9 +104,16 @@ pub(super) fn judge(facts: &Facts, findings: &mut Findings) {
             _ => "appendfsync, save and min-replicas-to-write",
         };
         let found = format!("this user may not ask {command}: {checks} were not looked at");
-        let why = "Locks do not need that right; only the doctor does.";
+        let (level, why) = match part {
+            Part::Voter(_) => (
+                Level::Warning,
+                "A quorum goes by it, too: a node that does not tell for how long it has kept its memory, or that it is on \
+                 disk, has no vote for a longest ttl after each start of a client, or of the node.",
+            ),
+            Part::Single | Part::FailsOver => (Level::Note, "Locks do not need that right; only the doctor does."),
+        };
         let fix = format!("ACL SETUSER USER {right}    or look as another user: --store redis://admin:password@host");
-        findings.add(Level::Note, "unseen", found, why, &[&fix]);
+        findings.add(level, "unseen", found, why, &[&fix]);
     }
 }
 

@@ -76,6 +76,24 @@ fn nodes_that_are_away_or_have_no_vote_yet() {
     doctor(&format!("redlock://{}", hosts(one_young.iter().chain(&young[..1])))).has("note", "votes", "2 of 3");
 }
 
+/// A client that may not ask for how long a node has kept its memory waits for a minute before it lets it vote.
+#[test]
+fn nodes_that_may_not_be_asked_have_no_vote() {
+    let nodes = durable(3);
+    let rules = "ACL SETUSER locks on >pw ~tenure:* &tenure:inbox:* +evalsha +evalsha_ro +script|load +publish +subscribe +scan \
+                 +ping +time +mget +set +del +type +pexpireat +hget +hmget +hgetall +hset +hdel";
+    for node in &nodes {
+        node.command(&rules.split(' ').collect::<Vec<_>>());
+    }
+    let said = doctor(&format!("redlock://locks:pw@{}", hosts(&nodes)));
+    said.has("warning", "unseen", "INFO");
+    said.has("error", "votes", "0 of 3");
+    for node in &nodes {
+        node.command(&["ACL", "SETUSER", "locks", "+info", "+config|get"]);
+    }
+    doctor(&format!("redlock://locks:pw@{}", hosts(&nodes))).is_fine("votes");
+}
+
 #[test]
 fn members_that_changed_and_a_change_that_stopped() {
     let nodes = durable(4);
