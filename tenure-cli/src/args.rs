@@ -15,7 +15,8 @@ use crate::signals::OnLost;
 #[derive(Debug, Parser)]
 #[command(name = "tenure", version, after_help = help::EXAMPLES, after_long_help = help::everything(), max_term_width = 100)]
 pub(crate) struct Cli {
-    /// Where the locks live: `sqlite:PATH`, `redis://HOST` and others [env: TENURE_STORE] [default: a file of this user's]
+    /// Where the locks live: `sqlite:PATH`, `redis://HOST`, `redis-sentinel://`, `redis-cluster://`,
+    /// `redlock://`, `ring://`; `--help` has their forms [env: TENURE_STORE] [default: a file of this user's]
     #[arg(long, global = true, value_name = "URL", help_heading = "Options of all commands")]
     pub(crate) store: Option<String>,
 

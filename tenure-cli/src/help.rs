@@ -17,8 +17,11 @@ Stores:
                             the master that most of these Sentinels name; rediss-sentinel:// over TLS
   redis-cluster://HOST,HOST,HOST
                             a cluster, some of whose nodes these are; rediss-cluster:// over TLS
-  redlock://HOST,HOST,HOST  several Redis, of which a majority decides
-  ring://HOST,HOST          names spread over several Redis
+  redlock://HOST,HOST,HOST  several Redis, of which a majority decides; redlocks:// over TLS
+  redlock:?node=URL&node=URL
+                            the same over stores of any kind; the URLs are percent-encoded
+  ring://HOST,HOST          names spread over several Redis; rings:// over TLS, ring:?node=URL over any stores
+  `tenure doctor` checks any of them, and docs/guarantees.md says what each promises.
   Without --store and TENURE_STORE it is $XDG_STATE_HOME/tenure/locks.db or ~/.local/state/tenure/locks.db: for every
   process of this user on this machine. Commands that only look make no file: where there is none, nothing is held.
   A password is better kept in TENURE_STORE than in --store, which every user of the machine can read.
