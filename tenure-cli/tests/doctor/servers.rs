@@ -16,6 +16,7 @@ fn good() -> Redis {
 #[test]
 fn a_good_server_is_told_so() {
     let server = good();
+    doctor(&server.url()).is_good_but_for(&["version"]);
     assert!(tenure(&server.url(), &["run", "a", "--", "true"]).status().unwrap().success());
     let said = doctor(&server.url());
     said.is_good_but_for(&["version"]);
