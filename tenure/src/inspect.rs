@@ -144,3 +144,29 @@ impl fmt::Debug for Node {
         f.debug_struct("Node").field("name", &self.name).field("layout", &self.layout).finish_non_exhaustive()
     }
 }
+
+#[cfg(all(test, feature = "redis"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_form_of_url_is_taken_apart_and_no_password_is_shown() {
+        let node = "redis%3A%2F%2Fal%3As3cret%40a%3A1";
+        for (url, shape) in [
+            ("memory:", "Memory"),
+            ("redis://al:s3cret@a", "Server(Server { name: \"a:6379\""),
+            ("redis-sentinel://al:s3cret@a,b/main?sentinel_password=s3cret", "Sentinels { sentinels: [Server"),
+            ("redis-cluster://al:s3cret@a,b", "Cluster([Server"),
+            ("redlock://al:s3cret@a,b,c?longest_ttl=5s", "longest_ttl: 5s"),
+            (&format!("redlock:?node={node}&node=memory%3A"), "longest_ttl: 60s"),
+            (&format!("ring:?node={node}"), "Ring([Node { name: \"redis://a:1\""),
+        ] {
+            let shown = format!("{:?}", Layout::of(url).unwrap());
+            assert!(shown.contains(shape) && !shown.contains("s3cret"), "{url}: {shown}");
+        }
+        for url in ["unheard-of:s3cret", "redlock:s3cret@a,b", "redis://al:s3cret@"] {
+            let error = Layout::of(url).unwrap_err().to_string();
+            assert!(!error.contains("s3cret"), "{error}");
+        }
+    }
+}

@@ -24,12 +24,17 @@ const NETWORKS: [(u64, &str); 9] = [
     (0x0102_1997, "9P"),
     (0x7461_636F, "OCFS2"),
 ];
+/// Why a file that is missing is no trouble.
+const MADE: &str = "The first lock that is taken makes it.";
 /// FUSE: it may be anything.
 const FUSE: u64 = 0x6573_5546;
 
-/// Looks at the file without opening it as a database.
-pub(super) fn judge(path: &Path, findings: &mut Findings) {
+/// Looks at the file without opening it as a database. One that nobody has named gets its folder with the first lock.
+pub(super) fn judge(path: &Path, is_default: bool, findings: &mut Findings) {
     let folder = path.parent().unwrap_or(Path::new("/"));
+    if !folder.exists() && is_default {
+        return findings.add(Level::Note, "file", "there is none yet", MADE, &[]);
+    }
     if !folder.is_dir() {
         let found = format!("there is no folder {}", folder.display());
         let fix = format!("mkdir -p {}", folder.display());
@@ -47,7 +52,7 @@ pub(super) fn judge(path: &Path, findings: &mut Findings) {
     match std::fs::metadata(path) {
         Ok(metadata) => file(path, &metadata, findings),
         Err(_) => {
-            findings.add(Level::Note, "file", "there is none yet", "The first lock that is taken makes it.", &[]);
+            findings.add(Level::Note, "file", "there is none yet", MADE, &[]);
         }
     }
 }

@@ -151,7 +151,7 @@ impl Doctor<'_> {
 
     async fn file(&mut self, path: &Path, by: By<'_>) {
         let mut findings = Findings::at(&path.display().to_string());
-        file::judge(path, &mut findings);
+        file::judge(path, self.store.is_default(), &mut findings);
         if path.exists() {
             let opened = match by {
                 By::Url(_) => self.store.look().await.map(drop),

@@ -30,6 +30,15 @@ fn a_good_file_is_told_so_and_none_is_made() {
 }
 
 #[test]
+fn the_file_of_a_user_who_has_taken_no_lock_yet_is_no_trouble() {
+    let home = tempfile::tempdir().unwrap();
+    let mut command = tenure("", &["doctor"]);
+    let output = command.env("HOME", home.path()).env_remove("XDG_STATE_HOME").output().unwrap();
+    assert!(output.status.success() && text(&output.stdout).contains("none yet"), "{output:?}");
+    assert!(!home.path().join(".local").exists());
+}
+
+#[test]
 fn a_file_that_all_may_write_has_no_log_or_is_something_else() {
     let store = Store::sqlite();
     let path = store.path("locks.db");
