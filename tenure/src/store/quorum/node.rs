@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use crate::env::{Env, Moment};
+use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
 use crate::proto::vote::preference;
