@@ -97,7 +97,7 @@ fn nodes_that_may_not_be_asked_have_no_vote() {
 #[test]
 fn members_that_changed_and_a_change_that_stopped() {
     let nodes = durable(4);
-    let options = "?longest_ttl=1s&view_lease=1s";
+    let options = "?longest_ttl=1s&view_lease=1s&token_memory=1s";
     let url = format!("redlock://{}{options}", hosts(&nodes[..3]));
     let (old, new) = (hosts(&nodes[2..3]), hosts(&nodes[3..]));
     let replaced = tenure(&url, &["quorum", "replace", &old, &new]).output().unwrap();
@@ -109,7 +109,7 @@ fn members_that_changed_and_a_change_that_stopped() {
     doctor(&format!("redlock://{members}{options}")).is_fine("members");
 
     // A minute in which it can be stopped.
-    let url = format!("redlock://{members}?longest_ttl=50s&view_lease=1s");
+    let url = format!("redlock://{members}?longest_ttl=50s&view_lease=1s&token_memory=1s");
     let mut change = Running::start(&mut tenure(&url, &["quorum", "remove", &new]));
     let is_under_way = || {
         let output = tenure(&url, &["quorum", "status", "--json"]).output().unwrap();
