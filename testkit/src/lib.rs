@@ -3,12 +3,16 @@
 #![allow(clippy::disallowed_methods, reason = "tests live in real time")]
 
 pub mod bench;
+mod clock;
 mod fake;
+mod link;
 mod proxy;
 mod redis;
 mod tls;
 
+pub use clock::Clock;
 pub use fake::Fake;
+pub use link::{Carried, Link};
 pub use proxy::Proxy;
 pub use redis::{Redis, redis_server};
 pub use tls::TlsRedis;
