@@ -46,7 +46,7 @@ impl Field {
             StopClientLong => self.stop_client(1_300, 2_200),
             KillKeep => self.kill(one, |_| ()),
             KillStale => self.kill_stale(one),
-            KillEmpty => self.kill(one, |folder| clear(folder)),
+            KillEmpty => self.kill(one, clear),
             PartitionFull => self.cut(&[one], (true, true)),
             PartitionOneway => {
                 let requests = self.chance.below(2) == 0;
@@ -70,6 +70,7 @@ impl Field {
         let length = self.chance.millis(100, 2 * TTL.as_millis() as u64);
         let servers = || which.iter().map(|n| &self.deployment.nodes[*n].server);
         servers().for_each(|server| server.pause());
+        rest(Duration::from_millis(20))?;
         let states: String = servers().map(|server| state(server.pid())).collect();
         rest(length)?;
         servers().for_each(|server| server.resume());

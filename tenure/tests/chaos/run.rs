@@ -136,6 +136,9 @@ impl Report {
         if let Some(why) = self.outside {
             text += &format!(" (overlaps are allowed: {why})");
         }
+        if !self.missed.is_empty() {
+            text += &format!("; {} strikes missed, as {}", self.missed.len(), self.missed[0]);
+        }
         if !self.is_good() {
             for violation in self.violations.iter().take(10) {
                 text += &format!("\n    {violation}");
