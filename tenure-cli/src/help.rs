@@ -13,6 +13,10 @@ Stores:
   redis://HOST[:PORT][/DB]  a Redis or Valkey server, 7.0 or later; with a password, redis://:PASSWORD@HOST
   rediss://HOST             the same over TLS
   redis+unix:///PATH        the same by a socket
+  redis-sentinel://HOST,HOST,HOST/MASTER
+                            the master that most of these Sentinels name; rediss-sentinel:// over TLS
+  redis-cluster://HOST,HOST,HOST
+                            a cluster, some of whose nodes these are; rediss-cluster:// over TLS
   redlock://HOST,HOST,HOST  several Redis, of which a majority decides
   ring://HOST,HOST          names spread over several Redis
   Without --store and TENURE_STORE it is $XDG_STATE_HOME/tenure/locks.db or ~/.local/state/tenure/locks.db: for every

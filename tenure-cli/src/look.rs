@@ -107,7 +107,11 @@ fn kind_text(info: &LockInfo) -> String {
 /// A row for each lock.
 pub(crate) fn list(locks: &[LockInfo], paint: Paint) -> String {
     let rows: Vec<Vec<String>> = locks.iter().map(row).collect();
-    table(&["NAME", "KIND", "HOLDERS", "WAITERS", "HELD FOR", "EXPIRES IN", "HELD BY"], &rows, paint)
+    let mut shown = table(&["NAME", "KIND", "HOLDERS", "WAITERS", "HELD FOR", "EXPIRES IN", "HELD BY"], &rows, paint);
+    if locks.iter().any(|info| info.stale) {
+        shown += &format!("{}\n", paint.red("from a replica, which may lag"));
+    }
+    shown
 }
 
 fn row(info: &LockInfo) -> Vec<String> {

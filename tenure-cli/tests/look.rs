@@ -175,6 +175,19 @@ fn nothing_asked_is_answered_by_help() {
 }
 
 #[test]
+fn what_a_replica_tells_is_marked() {
+    let group = testkit::SentinelGroup::start();
+    let (store, master) = (Store::at(group.url() + "?read=replica"), Store::at(group.url()));
+    let _holder = master.hold(&["x"]);
+    eventually("the replica knows of it", || store.counts("x") == (1, 0));
+    assert_eq!((&store.show("x")["stale"], &master.show("x")["stale"]), (&true.into(), &false.into()));
+    for args in [&["ls"][..], &["show", "x"]] {
+        let says = |store: &Store| text(&store.output(args).stdout).contains("from a replica, which may lag");
+        assert_eq!((says(&store), says(&master)), (true, false), "{args:?}");
+    }
+}
+
+#[test]
 fn answers_and_errors_are_json_where_that_is_asked_for() {
     let store = Store::sqlite();
     let json =

@@ -37,6 +37,7 @@ mod duration;
 pub mod env;
 mod error;
 mod event;
+mod fence;
 mod guard;
 mod guards;
 mod handover;

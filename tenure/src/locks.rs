@@ -139,7 +139,8 @@ impl Locks {
     /// let in.
     ///
     /// The former holders learn of it at their next renewal, not before: what they protect may still go on until then,
-    /// and only a resource that checks fences is safe from it.
+    /// and only a resource that checks fences is safe from it. Where the store reads from a replica
+    /// ([`Traits::stale_reads`](crate::store::Traits::stale_reads)), somebody who got in a moment ago may be missed.
     ///
     /// # Errors
     ///

@@ -46,8 +46,11 @@ pub async fn open_store(url: &str) -> Result<Arc<dyn Store>> {
         #[cfg(feature = "sqlite")]
         "sqlite" => Ok(Arc::new(crate::store::Sqlite::connect(url).await?)),
         #[cfg(feature = "redis")]
-        "redis" | "rediss" | "redis+unix" | "redis-sentinel" | "rediss-sentinel" | "redis-cluster"
-        | "rediss-cluster" => Ok(Arc::new(crate::store::Redis::connect(url).await?)),
+        "redis" | "rediss" | "redis+unix" | "redis-sentinel" | "rediss-sentinel" => {
+            Ok(Arc::new(crate::store::Redis::connect(url).await?))
+        }
+        #[cfg(feature = "redis")]
+        "redis-cluster" | "rediss-cluster" => Ok(Arc::new(crate::store::RedisCluster::connect(url).await?)),
         #[cfg(feature = "redis")]
         "redlock" | "redlocks" => Ok(Arc::new(Box::pin(crate::store::Quorum::connect(url)).await?)),
         #[cfg(feature = "redis")]

@@ -33,7 +33,13 @@ fn stores() -> Vec<(&'static str, Setting)> {
         #[cfg(feature = "redis")]
         ("redis", redis()),
         #[cfg(feature = "redis")]
+        ("sentinel", sentinel("")),
+        #[cfg(feature = "redis")]
+        ("sentinel_replicas", sentinel("?replicas=1")),
+        #[cfg(feature = "redis")]
         ("redlock", redlock()),
+        #[cfg(feature = "redis")]
+        ("cluster", cluster()),
     ]
 }
 
@@ -116,6 +122,27 @@ fn redis() -> Setting {
     Arc::new(move || {
         let url = server.get_or_init(testkit::Redis::start).url();
         subject(url, |url| async move { tenure::store::Redis::connect(&url).await.expect("the server answers") })
+    })
+}
+
+/// Six nodes for all, of which each lock has a shard.
+#[cfg(feature = "redis")]
+fn cluster() -> Setting {
+    let cluster = std::sync::OnceLock::new();
+    Arc::new(move || {
+        let url = cluster.get_or_init(|| testkit::Cluster::start_with_timeout(10_000)).url();
+        let open = |url: String| async move { tenure::store::RedisCluster::connect(&url).await.expect("it answers") };
+        subject(url, open)
+    })
+}
+
+/// A master, two replicas and three Sentinels for all.
+#[cfg(feature = "redis")]
+fn sentinel(options: &'static str) -> Setting {
+    let group = std::sync::OnceLock::new();
+    Arc::new(move || {
+        let url = group.get_or_init(testkit::SentinelGroup::start).url() + options;
+        subject(url, |url| async move { tenure::store::Redis::connect(&url).await.expect("the master answers") })
     })
 }
 

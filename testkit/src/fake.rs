@@ -3,8 +3,8 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::spawn;
 
 /// A server on a free loopback port that answers each command by a function: the words of it to the raw reply.
@@ -12,6 +12,7 @@ use std::thread::spawn;
 pub struct Fake {
     port: u16,
     over: Arc<AtomicBool>,
+    clients: Arc<Mutex<Vec<TcpStream>>>,
 }
 
 impl Fake {
@@ -21,21 +22,36 @@ impl Fake {
         let port = listener.local_addr().expect("a bound socket has an address").port();
         let (answer, over) = (Arc::new(answer), Arc::new(AtomicBool::new(false)));
         let is_over = over.clone();
+        let clients = Arc::<Mutex<Vec<TcpStream>>>::default();
+        let connected = clients.clone();
         spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
                 if is_over.load(Ordering::Relaxed) {
                     return;
                 }
                 let answer = answer.clone();
+                let kept = client.try_clone().expect("a socket can be cloned");
+                connected.lock().expect("no poison").push(kept);
                 spawn(move || serve(&client, &*answer));
             }
         });
-        Self { port, over }
+        Self { port, over, clients }
+    }
+
+    /// The port on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// `redis://127.0.0.1:port`.
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// Sends that to everyone who is connected.
+    pub fn tell(&self, raw: &str) {
+        let clients = self.clients.lock().expect("no poison");
+        clients.iter().for_each(|client| _ = { client }.write_all(raw.as_bytes()));
     }
 
     /// The answer to `HELLO` of a Redis of that version.

@@ -4,17 +4,21 @@
 
 pub mod bench;
 mod clock;
+mod cluster;
 mod fake;
 mod link;
 mod proxy;
 mod redis;
+mod sentinel;
 mod tls;
 
 pub use clock::Clock;
+pub use cluster::Cluster;
 pub use fake::Fake;
 pub use link::{Carried, Link};
 pub use proxy::Proxy;
 pub use redis::{Redis, redis_server};
+pub use sentinel::{Sentinel, SentinelGroup};
 pub use tls::TlsRedis;
 
 use std::net::TcpListener;

@@ -20,6 +20,8 @@ pub struct Proxy {
 
 #[derive(Debug, Default)]
 struct Shared {
+    /// Whether what comes from the server is passed on as it comes, and not reply by reply.
+    raw: bool,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -41,9 +43,18 @@ struct State {
 impl Proxy {
     /// A proxy to the server on that loopback port.
     pub fn to(server: u16) -> Self {
+        Self::start(server, false)
+    }
+
+    /// The same for connections on which more goes than replies: a replica's. No single reply can be lost on it.
+    pub fn raw_to(server: u16) -> Self {
+        Self::start(server, true)
+    }
+
+    fn start(server: u16, raw: bool) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a loopback port can be bound");
         let port = listener.local_addr().expect("a bound socket has an address").port();
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared { raw, ..Shared::default() });
         let state = shared.clone();
         spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
@@ -54,6 +65,11 @@ impl Proxy {
             }
         });
         Self { port, shared }
+    }
+
+    /// The port on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// `redis://127.0.0.1:port`.
@@ -157,6 +173,12 @@ impl Shared {
     fn pass_replies(&self, (client, server): &(TcpStream, TcpStream)) {
         let (mut bytes, mut chunk) = (Vec::new(), vec![0; 64 * 1024]);
         while let Ok(n @ 1..) = { server }.read(&mut chunk) {
+            if self.raw {
+                if !self.let_through(true) || { client }.write_all(&chunk[..n]).is_err() {
+                    return;
+                }
+                continue;
+            }
             bytes.extend_from_slice(&chunk[..n]);
             let mut passed = 0;
             while let Some(length) = frame(&bytes[passed..]) {
@@ -200,7 +222,7 @@ fn close((client, server): &(TcpStream, TcpStream)) {
 }
 
 /// How long the first whole RESP value in `bytes` is.
-fn frame(bytes: &[u8]) -> Option<usize> {
+pub(crate) fn frame(bytes: &[u8]) -> Option<usize> {
     let line = bytes.windows(2).position(|pair| pair == b"\r\n")? + 2;
     let count = std::str::from_utf8(&bytes[1..line - 2]).ok().and_then(|text| text.parse::<i64>().ok()).unwrap_or(0);
     let mut length = line;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use crate::proxy::frame;
 use crate::{Clock, free_port};
 
 /// Where `redis-server` is: `$REDIS_SERVER`, or as the shell would find it.
@@ -111,9 +112,34 @@ impl Redis {
         self.child = child.expect("redis-server starts again on its port");
     }
 
-    /// One command over a connection of its own; the reply as it came, in RESP2.
+    /// One command over a connection of its own; the reply as it came, in RESP2, and nothing for `OK`.
     pub fn command(&self, args: &[&str]) -> String {
         roundtrip(self.port, args).unwrap_or_else(|error| panic!("{args:?} on port {}: {error}", self.port))
+    }
+
+    /// The same, where the server may not be there.
+    ///
+    /// # Errors
+    ///
+    /// When it is not.
+    pub fn try_command(&self, args: &[&str]) -> std::io::Result<String> {
+        roundtrip(self.port, args)
+    }
+
+    /// Waits until that many replicas follow this server and have acknowledged something.
+    ///
+    /// # Panics
+    ///
+    /// When they do not within twenty seconds.
+    pub fn wait_for_replicas(&self, count: usize) {
+        let follows = |line: &&str| line.contains("state=online") && !line.contains(",offset=0,");
+        let start = Instant::now();
+        while self.command(&["INFO", "replication"]).lines().filter(follows).count() < count {
+            assert!(start.elapsed() < Duration::from_secs(20), "there never were {count} replicas");
+            // So that there is something to acknowledge.
+            self.command(&["PUBLISH", "tenure:testkit", ""]);
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// The CPU time that the server has used so far, in microseconds.
@@ -207,17 +233,23 @@ fn launch(dir: &Path, port: u16, options: &[String], environment: &[(&'static st
     None
 }
 
-fn roundtrip(port: u16, args: &[&str]) -> std::io::Result<String> {
+/// One command and its reply, as it came. It does not ask for the connection to be closed: a Sentinel knows no QUIT.
+pub(crate) fn roundtrip(port: u16, args: &[&str]) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     let mut request = format!("*{}\r\n", args.len());
     for arg in args {
         request += &format!("${}\r\n{arg}\r\n", arg.len());
     }
-    // QUIT makes the server close the connection once it has answered.
-    request += "*1\r\n$4\r\nQUIT\r\n";
     stream.write_all(request.as_bytes())?;
-    let mut reply = String::new();
-    stream.read_to_string(&mut reply)?;
-    Ok(reply.trim_end_matches("+OK\r\n").to_owned())
+    let (mut reply, mut chunk) = (Vec::new(), [0; 16 * 1024]);
+    loop {
+        let n = stream.read(&mut chunk)?;
+        reply.extend_from_slice(&chunk[..n]);
+        if n == 0 || frame(&reply).is_some() {
+            // To those who look at it, +OK alone says nothing.
+            let reply = String::from_utf8_lossy(&reply).into_owned();
+            return Ok(if reply == "+OK\r\n" { String::new() } else { reply });
+        }
+    }
 }

@@ -35,6 +35,11 @@ impl Store {
         Self { dir: tempfile::tempdir().expect("a temporary folder can be made"), redis: Some(redis), url }
     }
 
+    /// Wherever that URL leads to.
+    pub(crate) fn at(url: String) -> Self {
+        Self { dir: tempfile::tempdir().expect("a temporary folder can be made"), redis: None, url }
+    }
+
     /// A file in the test's folder.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)

@@ -33,7 +33,7 @@ mod redis;
 mod sqlite;
 
 #[cfg(feature = "redis")]
-pub use self::redis::Redis;
+pub use self::redis::{Redis, RedisCluster};
 pub use atomic::{Atomic, Loaded, Register, Step, step};
 pub use breaker::{Breaker, BreakerBuilder, BreakerState};
 pub use fallback::Fallback;
@@ -101,7 +101,8 @@ pub struct Traits {
     pub queue: bool,
     /// Fences rise strictly over all holds of a lock.
     pub fence: bool,
-    /// A grant is pushed to its claimant; without, the client asks again every few milliseconds.
+    /// A grant is pushed to its claimant, or its claimant is woken to ask; without, the client asks again every few
+    /// milliseconds.
     pub push: bool,
     /// What was acknowledged survives the store's crash.
     pub durable: bool,

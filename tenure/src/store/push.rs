@@ -62,13 +62,22 @@ impl Hub {
         }
     }
 
+    /// Tells a claim that something may have changed for it: where a push may have been missed, and for stores whose grants
+    /// count only once they were asked for.
+    pub fn wake(&self, id: ClaimId) {
+        if let Some(slot) = self.waiting().get(&id) {
+            slot.wake();
+        }
+    }
+
     /// Wakes everyone: pushes may have been missed.
     pub fn wake_all(&self) {
-        for slot in self.waiting().values() {
-            // A grant that was not heard yet says more.
-            let _ = slot.told.compare_exchange(NOTHING, CHANGED, Ordering::AcqRel, Ordering::Relaxed);
-            slot.waker.wake();
-        }
+        self.waiting().values().for_each(|slot| slot.wake());
+    }
+
+    /// Whether a claim waits here.
+    pub fn is_waiting(&self, id: ClaimId) -> bool {
+        self.waiting().contains_key(&id)
     }
 
     /// How many claims wait here.
@@ -197,6 +206,12 @@ impl Watch {
 }
 
 impl Slot {
+    fn wake(&self) {
+        // A grant that was not heard yet says more.
+        let _ = self.told.compare_exchange(NOTHING, CHANGED, Ordering::AcqRel, Ordering::Relaxed);
+        self.waker.wake();
+    }
+
     fn poll(&self, context: &mut Context<'_>) -> Poll<Push> {
         self.waker.register(context.waker());
         match self.told.swap(NOTHING, Ordering::AcqRel) {

@@ -6,6 +6,7 @@ mod connecting;
 mod faults;
 mod pushes;
 mod refusals;
+mod replicas;
 
 use std::future::Future;
 use std::time::{Duration, Instant};

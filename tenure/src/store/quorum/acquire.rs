@@ -18,6 +18,8 @@ use crate::proto::{Acquire, Op, Outcome, Release, Reply};
 const ROUNDS: u32 = 4;
 /// After how many rounds that it could not win a claim gives up its home, too.
 const PATIENCE: u32 = 12;
+/// For how long the first to be asked may be silent before the others are asked as well.
+const SLOW: Duration = Duration::from_millis(5);
 /// How long to wait before asking again where nobody can say for how long the others hold: at first, and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(4), Duration::from_millis(250));
 
@@ -111,43 +113,35 @@ impl Inner {
         Err(short(Vec::new()))
     }
 
-    /// One round: asks all for the token, until it is decided.
+    /// One round: asks for the token, until it is decided. At first only as many as carry a vote if all of them agree; the
+    /// others as soon as one does not, or is slow.
     async fn round(self: &Arc<Self>, ballot: &Ballot<'_>, token: u64) -> (Round, Vec<String>) {
-        let Ballot { key, op, nodes, home, .. } = ballot;
-        let ops: Vec<(usize, Op)> = {
-            let mut claims = self.claims();
-            let claim = claims.of(op.id, self.env.now(), op.ttl);
-            let mut request = |node: usize| {
-                let patience = if Some(node) == *home { op.patience } else { Duration::ZERO };
-                let acquire = Acquire { id: claim.id(node), patience, fence: token, ..(*op).clone() };
-                if claim.standing(node) == Standing::Out {
-                    claim.stand(node, Standing::Asked);
-                }
-                (node, Op::Acquire(acquire))
-            };
-            nodes.iter().map(|node| request(*node)).collect()
-        };
-        let mut asked = self.send(key, ops);
-        let mut votes = vec![Vote::Pending; nodes.iter().max().map_or(0, |last| last + 1)];
-        let mut errors = Vec::new();
-        let mut is_known = false;
-        let mut hear = |(node, op, reply): Answer, votes: &mut Vec<Vote>| {
-            self.note(node, &op, &reply);
-            errors.extend(reply.as_ref().err().map(ToString::to_string));
-            votes[node] = Vote::of(reply, |now| self.node(node).vote(now, self.longest, ballot.op.memory));
-            if let Vote::In { weight: Weight::None, .. } = votes[node] {
-                errors.push(self.node(node).is_young(self.longest));
-            }
-        };
+        let (first, mut others) = self.by_preference(ballot);
+        let mut asked = self.send(ballot.key, self.requests(ballot, &first, token));
+        let mut votes = vec![Vote::Pending; ballot.nodes.iter().max().map_or(0, |last| last + 1)];
+        let (mut errors, mut is_known, slow_at) = (Vec::new(), false, self.env.now() + SLOW);
         let round = loop {
             while let Some(answer) = asked.ready() {
-                hear(answer, &mut votes);
+                self.hear(ballot, answer, &mut votes, &mut errors);
             }
-            if let Some(round) = decide(ballot, &votes, token, is_known) {
+            let is_slow = self.env.now() >= slow_at;
+            if let Some(round) = decide(ballot, &votes, token, is_known, is_slow) {
                 break round;
             }
-            match asked.next().await {
-                Some(answer) => hear(answer, &mut votes),
+            let agrees = |vote: &Vote| matches!(vote, Vote::In { fence, weight: Weight::Full, .. } if *fence == token);
+            let all_agree = votes.iter().all(|vote| agrees(vote) || matches!(vote, Vote::Pending));
+            if !others.is_empty() && (!all_agree || asked.is_empty() || is_slow) {
+                let others = std::mem::take(&mut others);
+                self.requests(ballot, &others, token).into_iter().for_each(|(node, op)| asked.also(node, op));
+                continue;
+            }
+            let answer = tokio::select! {
+                biased;
+                answer = asked.next() => answer,
+                () = self.env.sleep_until(slow_at), if !is_slow => continue,
+            };
+            match answer {
+                Some(answer) => self.hear(ballot, answer, &mut votes, &mut errors),
                 None => match agreed(ballot, &votes, Weight::Weak).filter(|_| !is_known) {
                     // All have answered, and all that is missing are the votes of nodes with a short memory.
                     Some((token, _)) => match self.latest_known(ballot, &votes, token).await {
@@ -164,6 +158,30 @@ impl Inner {
             }
         };
         (round, errors)
+    }
+
+    fn hear(&self, ballot: &Ballot<'_>, (node, op, reply): Answer, votes: &mut [Vote], errors: &mut Vec<String>) {
+        self.note(node, &op, &reply);
+        errors.extend(reply.as_ref().err().map(ToString::to_string));
+        votes[node] = Vote::of(reply, |now| self.node(node).vote(now, self.longest, ballot.op.memory));
+        if let Vote::In { weight: Weight::None, .. } = votes[node] {
+            errors.push(self.node(node).is_young(self.longest));
+        }
+    }
+
+    /// What asks those nodes for the token; something of the claim may be there from now on.
+    fn requests(&self, ballot: &Ballot<'_>, nodes: &[usize], token: u64) -> Vec<(usize, Op)> {
+        let Ballot { op, home, .. } = ballot;
+        let mut claims = self.claims();
+        let claim = claims.of(op.id, self.env.now(), op.ttl);
+        let mut request = |node: usize| {
+            let patience = if Some(node) == *home { op.patience } else { Duration::ZERO };
+            if claim.standing(node) == Standing::Out {
+                claim.stand(node, Standing::Asked);
+            }
+            (node, Op::Acquire(Acquire { id: claim.id(node), patience, fence: token, ..(*op).clone() }))
+        };
+        nodes.iter().map(|node| request(*node)).collect()
     }
 
     fn won(&self, ballot: &Ballot<'_>, mut reply: Reply) -> Reply {

@@ -198,7 +198,7 @@ impl Quorum {
         if present == members {
             return guard.release().await.map(|_| ());
         }
-        let joint = Membership { epoch: self.0.next_epoch(&view), groups: vec![present, members.clone()] };
+        let joint = self.0.begun(&view, vec![present, members.clone()]).await?;
         self.0.wait_for_new(&members, &told).await?;
         self.carry_out(guard, joint, members, told).await
     }
@@ -210,7 +210,7 @@ impl Quorum {
             return guard.release().await.map(|_| ());
         }
         let members = view.membership.groups[group].clone();
-        let joint = Membership { epoch: self.0.next_epoch(&view), ..view.membership.clone() };
+        let joint = self.0.begun(&view, view.membership.groups.clone()).await?;
         self.carry_out(guard, joint, members, told).await
     }
 
@@ -259,10 +259,11 @@ impl Quorum {
 }
 
 impl Inner {
-    /// Even, and later than any that this client has seen and the clock.
-    fn next_epoch(&self, view: &View) -> u64 {
-        let seen = view.membership.epoch;
-        ((seen + 2) & !1).max(self.env.wall().min(1 << 52) & !1)
+    /// The membership with which a change of that one begins. Its epoch is fixed before anything else happens: whoever changes
+    /// the members later has a later one, and so the registers refuse this one then.
+    async fn begun(&self, view: &View, groups: Vec<Vec<Member>>) -> Result<Membership> {
+        let nodes = self.view_of(Membership { epoch: 0, groups: groups.clone() }).await?.nodes();
+        Ok(Membership { epoch: self.next_epoch(view.membership.epoch, nodes).await?, groups })
     }
 
     async fn view_of(&self, membership: Membership) -> Result<View> {

@@ -55,8 +55,10 @@ pub(super) struct Place {
 #[derive(Debug)]
 pub(super) struct Claim {
     id: ClaimId,
-    /// What it asks for; not known of a claim that another process made.
+    /// What it asks for.
     pub(super) asks: Option<Acquire>,
+    /// Another process made it: it may be at more nodes than are known.
+    pub(super) is_found: bool,
     /// The token under which it was granted; zero before.
     pub(super) fence: u64,
     /// When it was granted, by the clock of the node that told it first.
@@ -79,6 +81,7 @@ impl Claim {
         Self {
             id,
             asks: None,
+            is_found: false,
             fence: 0,
             since: 0,
             home: None,

@@ -7,12 +7,15 @@ use std::time::Duration;
 use super::Inner;
 use super::claims::Standing;
 use super::node::{Vote, Weight};
-use super::round::release;
 use crate::env;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
-use crate::proto::vote::Electorate;
+use crate::proto::vote::{Electorate, votes_needed};
 use crate::proto::{Acquire, Claim, ClaimId, Op, Outcome, Release, Renew, Reply, Was};
+
+/// How often a renewal asks those that miss the claim to take it in, and how long it waits before it asks again, at first.
+const TRIES: u32 = 4;
+const TRY_AGAIN: Duration = Duration::from_millis(4);
 
 impl Inner {
     pub(super) async fn renew(self: &Arc<Self>, key: &Key, op: &Renew) -> Result<Reply> {
@@ -23,6 +26,10 @@ impl Inner {
         let ops: Vec<(usize, Op)> = {
             let mut claims = self.claims();
             let claim = claims.of(op.id, self.env.now(), op.ttl);
+            // Who takes it in later does so for as long.
+            if let Some(asks) = &mut claim.asks {
+                asks.ttl = asks.ttl.max(op.ttl);
+            }
             let renewal = |node: usize| (node, Op::Renew(Renew { id: claim.id(node), ..op.clone() }));
             who.nodes().into_iter().map(renewal).collect()
         };
@@ -42,10 +49,14 @@ impl Inner {
                 return Ok(reply);
             }
         }
-        // No majority has it any more, unless those that miss it take it in again.
-        let lacking = missing(&votes);
-        let is_anywhere = votes.iter().any(|vote| matches!(vote, Vote::In { .. }));
-        if let (Some(asks), true, false) = (&known.asks, is_anywhere, lacking.is_empty()) {
+        // No majority has it any more, unless those that miss it take it in again. Where somebody else is just trying, that
+        // one will leave, and the place in the queue keeps others out.
+        for attempt in 0..TRIES {
+            let (lacking, is_anywhere) = (missing(&votes), votes.iter().any(|vote| matches!(vote, Vote::In { .. })));
+            let Some(asks) = known.asks.as_ref().filter(|_| is_anywhere && !lacking.is_empty()) else { break };
+            if attempt > 0 {
+                self.env.sleep(self.env.jitter(TRY_AGAIN * 2_u32.pow(attempt))).await;
+            }
             for (node, reply) in self.top_up(key, op.id, asks, known.fence, &lacking, op.ttl).await {
                 votes[node] = Vote::of(reply, |now| self.node(node).vote(now, self.longest, Duration::ZERO));
             }
@@ -57,7 +68,8 @@ impl Inner {
             Vote::Out(reply) => Some(*reply),
             _ => None,
         });
-        let possible = who.is_carried_by(|node| !matches!(votes[node], Vote::Out(_)));
+        let is_possible = |vote: Vote| !matches!(vote, Vote::Out(_)) || (known.fence > 0 && waits(vote));
+        let possible = who.is_carried_by(|node| is_possible(votes[node]));
         match gone {
             Some(reply) if !possible => {
                 self.end(key, op.id);
@@ -83,7 +95,7 @@ impl Inner {
                 let bury = if claim.standing(node) == Standing::Unknown { op.bury.max(longest) } else { op.bury };
                 (node, Op::Release(Release { id: claim.id(node), bury, fence: op.fence }))
             };
-            let everywhere = known.asks.is_none() || !op.bury.is_zero() || claim.nodes().is_empty();
+            let everywhere = known.is_found || !op.bury.is_zero() || claim.nodes().is_empty();
             let nodes = if everywhere { who.nodes() } else { Vec::new() };
             let nodes: BTreeSet<usize> = nodes.into_iter().chain(claim.nodes()).collect();
             // What is under way will be undone when it is answered.
@@ -148,16 +160,38 @@ impl Inner {
     async fn known(self: &Arc<Self>, key: &Key, id: ClaimId, lasts: Duration) -> Result<Known> {
         let now = self.env.now();
         if let Some(claim) = self.claims().get(id).filter(|claim| !claim.nodes().is_empty()) {
-            return Ok(Known { id, asks: claim.asks.clone(), fence: claim.fence });
+            return Ok(Known::of(id, claim));
         }
         let found = self.find(key, id).await?;
+        let agreed = |token: u64| {
+            let is_for = |node: &&usize| found.iter().any(|(other, entry, _)| other == *node && entry.fence == token);
+            let groups = &self.view().groups;
+            groups.iter().any(|group| group.iter().filter(is_for).count() >= votes_needed(group.len(), Claim::ALL))
+        };
+        let fence = found.iter().map(|(_, entry, _)| entry.fence).find(|token| agreed(*token)).unwrap_or(0);
         let mut claims = self.claims();
         let claim = claims.of(id, now, lasts);
-        for (node, entry) in found {
+        claim.fence = claim.fence.max(fence);
+        for (node, entry, record) in found {
             let standing = if entry.fence > 0 { Standing::In } else { Standing::Waits };
             claim.is_known_as(node, entry.id, standing);
+            claim.is_found |= claim.asks.is_none();
+            if let (Ok(what), None) = (Claim::new(entry.permits, record.limit), &claim.asks) {
+                claim.asks = Some(Acquire {
+                    id,
+                    claim: what,
+                    ttl: lasts,
+                    patience: Duration::ZERO,
+                    owner: entry.owner,
+                    // It was let in before.
+                    max: u32::MAX,
+                    memory: Duration::from_micros(record.memory),
+                    meta: entry.meta,
+                    fence: 0,
+                });
+            }
         }
-        Ok(Known { id, asks: claim.asks.clone(), fence: claim.fence })
+        Ok(Known::of(id, claim))
     }
 
     /// Takes the claim in again where it is missing, in the background.
@@ -187,7 +221,7 @@ impl Inner {
             let mut claims = self.claims();
             let Some(claim) = claims.get(id).filter(|claim| !claim.is_over) else { return Vec::new() };
             let request = |node: usize| {
-                let request = Acquire { id: claim.id(node), fence, ttl, patience: Duration::ZERO, ..asks.clone() };
+                let request = Acquire { id: claim.id(node), fence, ttl, patience: ttl, ..asks.clone() };
                 claim.stand(node, Standing::Asked);
                 (node, Op::Acquire(request))
             };
@@ -196,13 +230,8 @@ impl Inner {
         let mut asked = self.send(key, ops);
         let mut replies = Vec::new();
         while let Some((node, op, reply)) = asked.next().await {
-            let is_current = self.note(node, &op, &reply);
-            let is_in = matches!(reply.as_ref().map(|reply| reply.outcome), Ok(Outcome::Held { .. }));
-            let is_over = self.claims().get(id).is_none_or(|claim| claim.is_over);
-            // It was released meanwhile.
-            if is_in && (!is_current || is_over) {
-                self.let_go(key, vec![(node, release(op.id(), asks))]);
-            }
+            // It may have been released meanwhile.
+            self.heard_late(key, node, &op, reply.clone());
             replies.push((node, reply));
         }
         replies
@@ -213,24 +242,47 @@ impl Inner {
 struct Known {
     id: ClaimId,
     asks: Option<Acquire>,
+    is_found: bool,
     fence: u64,
 }
 
-/// The token under which enough nodes have the claim, not before the last one known, and such an answer.
-fn held(who: &Electorate, votes: &[Vote], token: u64) -> Option<(u64, Reply)> {
+impl Known {
+    fn of(id: ClaimId, claim: &super::claims::Claim) -> Self {
+        Self { id, asks: claim.asks.clone(), is_found: claim.is_found, fence: claim.fence }
+    }
+}
+
+/// The token under which enough nodes have the claim, and such an answer.
+///
+/// A node counts that has it under a later token than the one it was granted under, as where it was taken in later and others
+/// had been before: whoever comes next has to be later there all the more. Where that one is not known, they have to agree.
+fn held(who: &Electorate, votes: &[Vote], granted: u64) -> Option<(u64, Reply)> {
     votes.iter().find_map(|vote| {
-        let Vote::In { fence, reply, .. } = *vote else { return None };
-        let same = |node: usize| {
-            matches!(votes[node], Vote::In { fence: other, weight, .. } if other == fence && weight > Weight::None)
+        let Vote::In { fence, mut reply, .. } = *vote else { return None };
+        let token = if granted > 0 { granted } else { fence };
+        let counts = |node: usize| match votes[node] {
+            Vote::In { fence, weight, .. } if weight > Weight::None => {
+                fence == token || (granted > 0 && fence > token)
+            }
+            _ => false,
         };
-        (fence >= token && who.is_carried_by(same)).then_some((fence, reply))
+        if let Outcome::Held { fence, .. } = &mut reply.outcome {
+            *fence = token;
+        }
+        who.is_carried_by(counts).then_some((token, reply))
     })
 }
 
 /// The nodes that said that they don't have it.
 fn missing(votes: &[Vote]) -> Vec<usize> {
-    let lacks = |vote: &Vote| matches!(was(*vote), Some(Was::Unknown));
+    let lacks = |vote: &Vote| matches!(was(*vote), Some(Was::Unknown)) || waits(*vote);
     votes.iter().enumerate().filter(|(_, vote)| lacks(vote)).map(|(node, _)| node).collect()
+}
+
+/// Whether the claim stands in a queue there.
+fn waits(vote: Vote) -> bool {
+    let is_busy = matches!(vote, Vote::Out(Reply { outcome: Outcome::Busy { .. }, .. }));
+    is_busy || was(vote) == Some(Was::Waiting)
 }
 
 fn was(vote: Vote) -> Option<Was> {

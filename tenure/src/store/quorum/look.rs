@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use futures_util::StreamExt;
 use futures_util::future::join_all;
+use futures_util::stream::FuturesUnordered;
 use serde::Serialize;
 
 use super::claims::{Base, base};
@@ -57,7 +59,8 @@ impl Quorum {
 }
 
 impl Inner {
-    /// Asks all of them; the answers of those that gave one, which are enough to carry a vote.
+    /// Asks all of them; the answers of those that gave one, which are enough to carry a vote. One that failed lately is not
+    /// waited for where the others are enough.
     pub(super) async fn ask_all<T, F>(
         &self,
         who: &Electorate,
@@ -71,14 +74,22 @@ impl Inner {
             let query = query(member.store.clone());
             async move { (node, member.query(&self.env, self.node_timeout, query).await) }
         });
+        let mut asked: FuturesUnordered<_> = asked.collect();
+        let mut waited_for: BTreeSet<usize> = who.nodes().into_iter().filter(|node| self.node(*node).is_well()).collect();
         let (mut answers, mut errors) = (Vec::new(), Vec::new());
-        for (node, answer) in join_all(asked).await {
+        let is_carried = |answers: &[(usize, T)]| who.is_carried_by(|node| answers.iter().any(|(other, _)| *other == node));
+        while let Some((node, answer)) = asked.next().await {
+            waited_for.remove(&node);
             match answer {
                 Ok(answer) => answers.push((node, answer)),
                 Err(error) => errors.push(error.to_string()),
             }
+            if waited_for.is_empty() && is_carried(&answers) {
+                break;
+            }
         }
-        match who.is_carried_by(|node| answers.iter().any(|(other, _)| *other == node)) {
+        answers.sort_by_key(|(node, _)| *node);
+        match is_carried(&answers) {
             true => Ok(answers),
             false => Err(unavailable(format!("too few nodes of the quorum answered: {}", errors.join("; ")))),
         }
@@ -108,7 +119,9 @@ impl Inner {
             }
         }
         let who = self.electorate(&self.view(), key, if record.limit == 0 { Claim::ALL } else { record.limit });
-        let is_in = |nodes: &[usize]| who.is_carried_by(|node| nodes.contains(&node));
+        // Those who did not answer may have it as well.
+        let answered: Vec<usize> = seen.iter().map(|(node, _)| *node).collect();
+        let is_in = |nodes: &[usize]| who.is_carried_by(|node| nodes.contains(&node) || !answered.contains(&node));
         for (id, (entry, nodes)) in holders {
             // Who is in at one node alone is on the way.
             if is_in(&nodes) {
@@ -124,15 +137,16 @@ impl Inner {
         Ok(Seen { record, now: now[now.len() / 2] })
     }
 
-    /// Where a claim of that id stands, and under which ids, as the nodes tell.
-    pub(super) async fn find(&self, key: &Key, id: ClaimId) -> Result<Vec<(usize, Entry)>> {
+    /// Where a claim of that id stands, under which ids and in which records, as the nodes tell.
+    pub(super) async fn find(&self, key: &Key, id: ClaimId) -> Result<Vec<(usize, Entry, Record)>> {
         let seen = self
             .ask_all(&self.electorate(&self.view(), key, Claim::ALL), |store| async move { store.read(key).await })
             .await?;
         let all = seen.into_iter().flat_map(|(node, Seen { record, .. })| {
-            record.holders.into_iter().chain(record.queue).map(move |entry| (node, entry))
+            let entry = record.holders.iter().chain(&record.queue).find(|entry| base(entry.id) == base(id)).cloned();
+            entry.map(|entry| (node, entry, record))
         });
-        Ok(all.filter(|(_, entry)| base(entry.id) == base(id)).collect())
+        Ok(all.collect())
     }
 
     pub(super) async fn scan(&self) -> Result<Vec<Key>> {

@@ -17,7 +17,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, join_all};
 use serde::{Deserialize, Serialize};
 
 use super::node::Node;
@@ -96,6 +96,22 @@ impl Membership {
     fn id(&self) -> ClaimId {
         entry_id(self.epoch)
     }
+
+    /// What puts it into a register.
+    fn entry(&self) -> Result<Acquire> {
+        let meta = serde_json::to_vec(self).map_err(|error| Error::new(ErrorKind::Corrupt, error.to_string()))?;
+        Ok(Acquire {
+            id: self.id(),
+            claim: Claim::SHARED,
+            ttl: REMEMBERED,
+            patience: Duration::ZERO,
+            owner: None,
+            max: 1,
+            memory: Duration::from_secs(60),
+            meta: Bytes::from(meta),
+            fence: self.epoch,
+        })
+    }
 }
 
 fn entry_id(epoch: u64) -> ClaimId {
@@ -148,11 +164,12 @@ impl Inner {
     }
 
     /// The latest membership in the registers of so many members as carry a vote.
-    async fn read_registers(&self, view: &View) -> Result<Option<Membership>> {
+    async fn read_registers(self: &Arc<Self>, view: &View) -> Result<Option<Membership>> {
         let key = &register()?;
         let who = council(view);
         let seen = self.ask_all(&who, |store| async move { store.read(key).await }).await?;
         let mut latest: Option<Membership> = None;
+        let counters: Vec<(usize, u64)> = seen.iter().map(|(node, seen)| (*node, seen.record.fence)).collect();
         for (node, seen) in seen {
             for entry in seen.record.holders {
                 let Ok(membership) = serde_json::from_slice::<Membership>(&entry.meta) else { continue };
@@ -169,7 +186,27 @@ impl Inner {
                 }
             }
         }
+        if let Some(latest) = &latest {
+            // Those that were away, or forgot it.
+            let entry = Op::Acquire(latest.entry()?);
+            let behind = counters.into_iter().filter(|(_, counter)| *counter < latest.epoch);
+            let mut told = self.send(key, behind.map(|(node, _)| (node, entry.clone())));
+            crate::env::spawn(async move { while told.next().await.is_some() {} });
+        }
         Ok(latest)
+    }
+
+    /// The epoch of a change that begins: even, later than any that this client or one of those nodes has seen, and not before
+    /// the clock.
+    pub(super) async fn next_epoch(&self, seen: u64, nodes: impl IntoIterator<Item = usize>) -> Result<u64> {
+        let key = &register()?;
+        let counters = nodes.into_iter().map(|node| async move {
+            let node = self.node(node);
+            let seen = node.query(&self.env, self.node_timeout, node.store.read(key)).await;
+            seen.map_or(0, |seen| seen.record.fence)
+        });
+        let seen = join_all(counters).await.into_iter().fold(seen, u64::max);
+        Ok(((seen + 2) & !1).max(self.env.wall().min(1 << 52) & !1))
     }
 
     /// Goes by that membership from now on, if it is not earlier than the present one.
@@ -229,18 +266,7 @@ impl Inner {
     /// Writes a membership to the registers of its members. It is in force once so many have taken it as carry a vote.
     pub(super) async fn write_registers(self: &Arc<Self>, membership: &Membership, view: &View) -> Result<()> {
         let key = register()?;
-        let meta = serde_json::to_vec(membership).map_err(|error| Error::new(ErrorKind::Corrupt, error.to_string()))?;
-        let entry = Acquire {
-            id: membership.id(),
-            claim: Claim::SHARED,
-            ttl: REMEMBERED,
-            patience: Duration::ZERO,
-            owner: None,
-            max: 1,
-            memory: Duration::from_secs(60),
-            meta: Bytes::from(meta),
-            fence: membership.epoch,
-        };
+        let entry = membership.entry()?;
         let who = council(view);
         let mut asked = self.send(&key, who.nodes().into_iter().map(|node| (node, Op::Acquire(entry.clone()))));
         let (mut taken, mut errors) = (Vec::new(), Vec::new());

@@ -69,6 +69,11 @@ impl Node {
         Self { name, store, weight, failures: AtomicU32::new(0), rests_until: AtomicU64::new(0) }
     }
 
+    /// Whether it has answered since it last failed.
+    pub(super) fn is_well(&self) -> bool {
+        self.failures.load(Relaxed) == 0
+    }
+
     /// Whether it is asked now; false for a node that failed lately.
     pub(super) fn is_up(&self, now: Moment) -> bool {
         self.rests_until.load(Relaxed) <= now.0

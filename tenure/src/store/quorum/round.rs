@@ -27,6 +27,20 @@ pub(super) struct Asked {
 }
 
 impl Asked {
+    /// Sends one more node an operation.
+    pub(super) fn also(&mut self, node: usize, op: Op) {
+        let (inner, key) = (self.inner.clone(), self.key.clone());
+        self.under_way.push(Box::pin(async move {
+            let reply = inner.node(node).ask(&inner.env, inner.node_timeout, &key, &op).await;
+            (node, op, reply)
+        }));
+    }
+
+    /// Whether all have answered.
+    pub(super) fn is_empty(&self) -> bool {
+        self.under_way.is_empty()
+    }
+
     /// The next answer; `None` when there are no more.
     pub(super) async fn next(&mut self) -> Option<Answer> {
         self.under_way.next().await
@@ -56,15 +70,9 @@ impl Drop for Asked {
 impl Inner {
     /// Sends each node its operation.
     pub(super) fn send(self: &Arc<Self>, key: &Key, ops: impl IntoIterator<Item = (usize, Op)>) -> Asked {
-        let under_way = FuturesUnordered::new();
-        for (node, op) in ops {
-            let (inner, key) = (self.clone(), key.clone());
-            under_way.push(Box::pin(async move {
-                let reply = inner.node(node).ask(&inner.env, inner.node_timeout, &key, &op).await;
-                (node, op, reply)
-            }) as BoxFuture<'static, Answer>);
-        }
-        Asked { inner: self.clone(), key: key.clone(), under_way }
+        let mut asked = Asked { inner: self.clone(), key: key.clone(), under_way: FuturesUnordered::new() };
+        ops.into_iter().for_each(|(node, op)| asked.also(node, op));
+        asked
     }
 
     /// Takes note of how a claim stands at a node after an answer; false for an answer to an earlier attempt.
@@ -87,14 +95,16 @@ impl Inner {
         true
     }
 
-    fn heard_late(self: &Arc<Self>, key: &Key, node: usize, op: &Op, reply: Result<Reply>) {
+    /// An answer that nobody waits for any more. What nobody wants any more is undone.
+    pub(super) fn heard_late(self: &Arc<Self>, key: &Key, node: usize, op: &Op, reply: Result<Reply>) {
         let is_current = self.note(node, op, &reply);
         let is_wanted = is_current && self.claims().get(op.id()).is_some_and(|claim| !claim.is_over);
         match (op, reply.map(|reply| reply.outcome)) {
             (Op::Acquire(acquire), outcome) if !is_wanted => {
                 let undo = release(op.id(), acquire);
                 match outcome {
-                    Ok(Outcome::Held { .. }) => {
+                    Ok(Outcome::Busy { .. }) if acquire.patience.is_zero() => {}
+                    Ok(Outcome::Held { .. } | Outcome::Busy { .. }) => {
                         self.let_go(key, vec![(node, Release { bury: Duration::ZERO, ..undo })])
                     }
                     Err(error) if error.is_ambiguous() => self.let_go(key, vec![(node, undo)]),

@@ -31,10 +31,10 @@ pub(super) struct Ballot<'a> {
 }
 
 /// What is decided already, if anything is.
-pub(super) fn decide(ballot: &Ballot<'_>, votes: &[Vote], token: u64, is_known: bool) -> Option<Round> {
+pub(super) fn decide(ballot: &Ballot<'_>, votes: &[Vote], token: u64, is_known: bool, is_slow: bool) -> Option<Round> {
     let home = ballot.home.map(|home| votes[home]);
-    // Whoever waits in the home's queue is not overtaken, as long as it answers.
-    if let Some(Vote::Pending) = home {
+    // Whoever waits in the home's queue is not overtaken, as long as it answers soon.
+    if let (Some(Vote::Pending), false) = (home, is_slow) {
         return None;
     }
     let overtakes = home.is_some_and(|vote| is_busy(&vote));
@@ -128,14 +128,35 @@ impl Inner {
         is_known.then(|| latest.map(|(_, fence)| fence).max().unwrap_or(0))
     }
 
+    /// The nodes to ask at first, which carry a vote if all of them agree, and the others. The home is among the first, and
+    /// then those that are up, in the order in which the lock's name prefers them.
+    pub(super) fn by_preference(&self, ballot: &Ballot<'_>) -> (Vec<usize>, Vec<usize>) {
+        let now = self.env.now();
+        let rank = |node: &usize| {
+            let up = self.node(*node).is_up(now);
+            (ballot.home == Some(*node), up, Preference::of(ballot.key.as_str(), &self.node(*node)))
+        };
+        let mut nodes = ballot.nodes.clone();
+        nodes.sort_by_cached_key(|node| std::cmp::Reverse(rank(node)));
+        let mut first = Vec::new();
+        for group in &ballot.who.0 {
+            let members = nodes.iter().copied().filter(|node| group.members.contains(node));
+            first.extend(members.take(group.votes));
+        }
+        let others = nodes.into_iter().filter(|node| !first.contains(node)).collect();
+        first.sort_unstable();
+        first.dedup();
+        (first, others)
+    }
+
     /// The node in whose queue claims on this lock wait: for all clients the same, as long as they find the same ones up.
     pub(super) fn home(&self, key: &Key, nodes: &[usize]) -> Option<usize> {
-        let now = self.env.now();
         let rank = |node: &usize| Preference::of(key.as_str(), &self.node(*node));
         let wall = self.env.wall();
         let serves = |node: &usize| {
             let node = self.node(*node);
-            node.is_up(now) && node.vote(wall, self.longest, Duration::ZERO) > Weight::None
+            // One that failed is tried again by those who need not wait for it.
+            node.is_well() && node.vote(wall, self.longest, Duration::ZERO) > Weight::None
         };
         nodes.iter().copied().filter(serves).max_by_key(rank)
     }

@@ -325,10 +325,19 @@ local function save_small(head)
   redis.call('SET', r.key, table.concat(parts), 'PXAT', string.format('%d', (r.expires + 999) / 1000))
 end
 
--- More than 4 entries become a crowd, and 2 are small again: from there on the one costs less than the other.
+-- Whether the key is in a slot that a cluster is moving elsewhere. There a missing key cannot be looked at, and so no key
+-- that was deleted can be made again: a small record must not become a crowd.
+local function is_leaving() return redis.pcall('TYPE', r.key .. ':').err end
+
+-- More than 4 entries become a crowd, and 2 are small again: from there on the one costs less than the other. Where it
+-- cannot be written now, it says so, and nothing is.
 local function save(text)
   local count = r.holders + r.waiting + r.graves
   local many = count > (r.crowd and 2 or 4)
+  if many and not r.crowd and is_leaving() then
+    if count > 254 then return redis.error_reply('TRYAGAIN the slot of a lock with a crowd is being moved') end
+    many = false
+  end
   local head = struct.pack(HEAD, 'tenure\1', many and 255 or count, r.alarm, r.memory, r.expires, r.fence, r.ticket, r.limit)
   if many then head = head .. struct.pack(SUMS, r.holders, r.waiting, r.graves, r.weight, r.head, r.tomb) end
   if not r.dirty and head == string.sub(text, 1, #head) then return end
@@ -356,7 +365,8 @@ for _, it in ipairs(later) do
       answers[it.i] = release(id, span, fence)
     end
     let_in(grants)
-    save(text)
+    local unsaved = save(text)
+    if unsaved then answers[it.i], grants = unsaved, {} end
     -- A push is a courtesy, and must not fail what has been written. Who asks needs no telling.
     for n, e in ipairs(grants) do
       local inbox = unpack('<I2c0', e.rest)

@@ -31,18 +31,26 @@ use futures_util::future::join_all;
 use redis::{Cmd, Pipeline, ServerErrorKind, Value};
 use tokio::sync::oneshot;
 
-use super::script::{self, BATCH, Call};
+use self::acknowledge::Acknowledged;
+use self::carry::pipeline;
+use super::script::{Call, Dialect};
 use super::transport::Transport;
 use crate::env;
 use crate::error::{Error, ErrorKind, Result};
+
+pub(super) mod acknowledge;
+mod carry;
 
 /// Above a transport; clones share it. A server's own error to a command is the command's value.
 pub(super) struct Collector<T>(Arc<Shared<T>>);
 
 struct Shared<T> {
     transport: T,
+    dialect: Dialect,
     /// What loads the scripts that commands call.
     scripts: Vec<Cmd>,
+    /// Whether grants have to be acknowledged by replicas.
+    acknowledged: Option<Acknowledged>,
     queue: Mutex<Vec<Waiting>>,
     /// How many commands were given to the transport and have no answer yet.
     under_way: AtomicUsize,
@@ -60,9 +68,10 @@ impl<T> Clone for Collector<T> {
 }
 
 impl<T: Transport> Collector<T> {
-    pub(super) fn new(transport: T, scripts: Vec<Cmd>) -> Self {
+    /// `scripts` loads what commands of that dialect call.
+    pub(super) fn new(transport: T, dialect: Dialect, scripts: Vec<Cmd>, acknowledged: Option<Acknowledged>) -> Self {
         let (queue, under_way) = (Mutex::default(), AtomicUsize::new(0));
-        Self(Arc::new(Shared { transport, scripts, queue, under_way }))
+        Self(Arc::new(Shared { transport, dialect, scripts, acknowledged, queue, under_way }))
     }
 
     pub(super) fn transport(&self) -> &T {
@@ -80,10 +89,16 @@ impl<T: Transport> Collector<T> {
     /// A call whose caller is gone before it is sent is not sent; other calls are not concerned.
     pub(super) async fn call(&self, call: Call) -> Result<Value> {
         let shared = &self.0;
-        if shared.under_way.load(Ordering::Relaxed) == 0 && shared.queue().is_empty() {
+        let alone = shared.under_way.load(Ordering::Relaxed) == 0 && shared.queue().is_empty();
+        if alone && shared.acknowledged.is_none() {
             // In a box, so that the future of the many who queue stays small.
             return Box::pin(shared.carry_one(call)).await;
         }
+        self.queue(call).await
+    }
+
+    async fn queue(&self, call: Call) -> Result<Value> {
+        let shared = &self.0;
         let (reply, answer) = oneshot::channel();
         let is_first = {
             let mut queue = shared.queue();
@@ -101,7 +116,10 @@ impl<T: Transport> Collector<T> {
 
     /// Has many operations carried out, in as few commands as may be; their answers in their order.
     pub(super) async fn call_many(&self, calls: &[Call]) -> Vec<Result<Value>> {
-        join_all(calls.chunks(BATCH).map(|batch| self.0.carry(batch))).await.into_iter().flatten().collect()
+        if self.0.acknowledged.is_some() {
+            return join_all(calls.iter().map(|call| self.queue(call.clone()))).await;
+        }
+        join_all(calls.chunks(self.0.most()).map(|batch| self.0.carry(batch))).await.into_iter().flatten().collect()
     }
 
     /// Sends any command.
@@ -112,6 +130,15 @@ impl<T: Transport> Collector<T> {
     pub(super) async fn command(&self, command: &Cmd) -> Result<Value> {
         self.0.command(command).await
     }
+
+    /// Sends a command right behind what prepares the connection for it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Transport::one`].
+    pub(super) async fn command_behind(&self, before: &str, command: &Cmd) -> Result<Value> {
+        self.0.behind(&[redis::cmd(before)], command).await
+    }
 }
 
 impl<T: Transport> Shared<T> {
@@ -119,36 +146,30 @@ impl<T: Transport> Shared<T> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn carry_one(&self, call: Call) -> Result<Value> {
-        self.command(&script::command(&[call])).await
-    }
-
-    /// Sends the calls in one command.
-    async fn carry(&self, calls: &[Call]) -> Vec<Result<Value>> {
-        let value = match self.command(&script::command(calls)).await {
-            Ok(value) => value,
-            Err(error) => return vec![Err(error); calls.len()],
-        };
-        match script::replies(calls.len(), value) {
-            Ok(values) => values.into_iter().map(Ok).collect(),
-            Err(_) => {
-                let alone = calls.chunks(1).map(async |call| self.command(&script::command(call)).await);
-                join_all(alone).await
-            }
-        }
-    }
-
-    /// Sends a command, again behind the scripts where the server lacks them. Somebody may call `SCRIPT FLUSH` in between.
-    async fn command(&self, command: &Cmd) -> Result<Value> {
+    async fn exchange(&self, pipeline: &Pipeline) -> Result<Vec<Value>> {
         let _under_way = UnderWay::begin(&self.under_way);
-        let mut value = self.transport.one(command).await?;
+        self.transport.many(pipeline).await
+    }
+
+    async fn command(&self, command: &Cmd) -> Result<Value> {
+        self.behind(&[], command).await
+    }
+
+    /// Sends a command behind what prepares it, again behind the scripts where the server lacks them. Somebody may call
+    /// `SCRIPT FLUSH` in between.
+    async fn behind(&self, before: &[Cmd], command: &Cmd) -> Result<Value> {
+        let _under_way = UnderWay::begin(&self.under_way);
+        let last = std::slice::from_ref(command);
+        let mut value = match before {
+            [] => self.transport.one(command).await?,
+            _ => self.transport.many(&pipeline(before, last)).await?.pop().unwrap_or_default(),
+        };
         for _ in 0..FLUSHES {
             if !is_noscript(&value) {
                 break;
             }
-            let mut pipeline = Pipeline::with_capacity(self.scripts.len() + 1);
-            self.scripts.iter().chain([command]).for_each(|command| _ = pipeline.add_command(command.clone()));
-            let mut values = self.transport.many(&pipeline).await?;
+            let before = [&self.scripts, before].concat();
+            let mut values = self.transport.many(&pipeline(&before, last)).await?;
             value = values.pop().unwrap_or_default();
             // Where the scripts cannot be loaded, that is what the caller has to know.
             let refused = values.into_iter().find(|loaded| matches!(loaded, Value::ServerError(_)));
@@ -177,13 +198,20 @@ struct Carrier<T: Transport> {
 impl<T: Transport> Carrier<T> {
     async fn run(mut self) {
         tokio::task::yield_now().await;
-        self.is_due = false;
-        let mut waiting = std::mem::take(&mut *self.shared.queue());
-        waiting.retain(|one| !one.reply.is_closed());
-        let mut batches = Vec::with_capacity(waiting.len().div_ceil(BATCH));
+        let shared = self.shared.clone();
+        if let Some(by) = &shared.acknowledged {
+            let turn = by.turn().await;
+            let (calls, replies): (Vec<_>, Vec<_>) =
+                self.take_queue().into_iter().map(|one| (one.call, one.reply)).unzip();
+            let values = shared.carry_acknowledged(by, turn, &calls).await;
+            replies.into_iter().zip(values).for_each(|(reply, value)| _ = reply.send(value));
+            return;
+        }
+        let waiting = self.take_queue();
+        let mut batches = Vec::with_capacity(waiting.len().div_ceil(shared.most()));
         let mut waiting = waiting.into_iter().peekable();
         while waiting.peek().is_some() {
-            let batch: (Vec<_>, Vec<_>) = waiting.by_ref().take(BATCH).map(|one| (one.call, one.reply)).unzip();
+            let batch: (Vec<_>, Vec<_>) = waiting.by_ref().take(shared.most()).map(|one| (one.call, one.reply)).unzip();
             batches.push(batch);
         }
         join_all(batches.into_iter().map(async |(calls, replies)| {
@@ -192,6 +220,14 @@ impl<T: Transport> Carrier<T> {
             }
         }))
         .await;
+    }
+
+    /// Whoever is still there.
+    fn take_queue(&mut self) -> Vec<Waiting> {
+        self.is_due = false;
+        let mut waiting = std::mem::take(&mut *self.shared.queue());
+        waiting.retain(|one| !one.reply.is_closed());
+        waiting
     }
 }
 

@@ -6,11 +6,31 @@ use redis::{Client, Cmd, ConnectionInfo, Pipeline, TlsCertificates, Value};
 
 use super::errors;
 use super::keys::Keys;
-use super::script::{APPLY, KEEP, READ};
+use super::script::{Dialect, READ};
 use super::transport::Transport;
-use super::url::Config;
+use super::url::{Config, Place};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
+
+/// The one server that the URL names.
+///
+/// # Errors
+///
+/// Where it names more.
+pub(super) fn one(config: &Config) -> Result<Client> {
+    match &config.place {
+        Place::One(addr) => client(config, config.target(addr.clone(), &config.login)?),
+        Place::Cluster { .. } => {
+            let message =
+                "a cluster is a store of its own: connect to it by tenure::store::RedisCluster, or tenure::open";
+            Err(Error::new(ErrorKind::Unsupported, message))
+        }
+        Place::Sentinel { master, .. } => {
+            let message = format!("where {master:?} is has to be asked for: no one server is named");
+            Err(Error::new(ErrorKind::Unsupported, message))
+        }
+    }
+}
 
 /// The client crate's view of a server; nothing is connected yet.
 pub(super) fn client(config: &Config, target: ConnectionInfo) -> Result<Client> {
@@ -36,8 +56,9 @@ fn authority(path: &Path) -> Result<Vec<u8>> {
 }
 
 /// What loads the scripts.
-pub(super) fn scripts() -> Vec<Cmd> {
-    [&APPLY, &KEEP, &READ].map(|script| redis::cmd("SCRIPT").arg("LOAD").arg(script.source).take()).into()
+pub(super) fn scripts(dialect: Dialect) -> Vec<Cmd> {
+    let [apply, keep] = dialect.scripts();
+    [apply, keep, &READ].map(|script| redis::cmd("SCRIPT").arg("LOAD").arg(script.source).take()).into()
 }
 
 /// Asks whether this user may call what is listed in ARGV, each a command with its arguments, parted by spaces: a script
@@ -48,29 +69,49 @@ const RIGHTS: &str = "for _, line in ipairs(ARGV) do
   if not redis.acl_check_cmd(unpack(words)) then return redis.error_reply('NOPERM ' .. line) end
 end";
 
-/// Whether the server is one that will do, and lets this user do what is needed.
-pub(super) async fn probe(transport: &impl Transport, server: &str, keys: &Keys, inbox: &str) -> Result<()> {
+/// Whether the server is one that will do, and lets this user do what is needed, and `also` what these options want.
+pub(super) async fn probe(
+    dialect: Dialect,
+    transport: &impl Transport,
+    server: &str,
+    keys: &Keys,
+    inbox: &str,
+    also: &[&str],
+) -> Result<()> {
     let mut commands = Pipeline::new();
     commands.cmd("HELLO");
-    scripts().into_iter().for_each(|script| _ = commands.add_command(script));
+    scripts(dialect).into_iter().for_each(|script| _ = commands.add_command(script));
     commands.cmd("SCRIPT").arg("LOAD").arg(RIGHTS);
     let sha = sha1_smol::Sha1::from(RIGHTS).digest().to_string();
     let key = keys.encode(&Key::new("rights")?);
-    commands.cmd("EVALSHA").arg(sha).arg(1).arg(&key);
-    needed(&key, inbox).iter().for_each(|line| _ = commands.arg(line));
+    commands.cmd("EVALSHA").arg(sha);
+    match dialect {
+        Dialect::Server => commands.arg(1).arg(&key),
+        // Its slot may be another node's.
+        Dialect::Shard => commands.arg(0),
+    };
+    needed(dialect, &key, inbox).iter().for_each(|line| _ = commands.arg(line));
+    also.iter().for_each(|line| _ = commands.arg(line));
     let mut values = transport.many(&commands).await?.into_iter();
     let hello = errors::check(server, || "connecting".into(), values.next().unwrap_or_default())?;
     version(server, hello)?;
     values.try_for_each(|value| errors::check(server, || "connecting".into(), value).map(drop))
 }
 
-fn needed(key: &str, inbox: &str) -> Vec<String> {
+fn needed(dialect: Dialect, key: &str, inbox: &str) -> Vec<String> {
     let of_keys = ["MGET", "TYPE", "HGETALL", "DEL"].map(|command| format!("{command} {key}"));
     let of_fields = ["HGET", "HMGET", "HDEL", "PEXPIREAT"].map(|command| format!("{command} {key} 0"));
     let with_values = [format!("SET {key} -"), format!("HSET {key} - -"), format!("EVALSHA_RO - 1 {key}")];
-    let of_none =
-        ["TIME".into(), "PING".into(), "SCAN 0".into(), format!("PUBLISH {inbox} -"), format!("SUBSCRIBE {inbox}")];
-    of_keys.into_iter().chain(of_fields).chain(with_values).chain(of_none).collect()
+    let of_none = ["TIME", "PING", "SCAN 0"].map(str::to_owned);
+    let of_pushes = match dialect {
+        Dialect::Server => vec![format!("PUBLISH {inbox} -"), format!("SUBSCRIBE {inbox}")],
+        Dialect::Shard => {
+            let channels =
+                [format!("SPUBLISH {inbox} -"), format!("SSUBSCRIBE {inbox}"), format!("SUNSUBSCRIBE {inbox}")];
+            channels.into_iter().chain(["ASKING", "CLUSTER SLOTS", "CLUSTER INFO"].map(str::to_owned)).collect()
+        }
+    };
+    of_keys.into_iter().chain(of_fields).chain(with_values).chain(of_none).chain(of_pushes).collect()
 }
 
 fn version(server: &str, hello: Value) -> Result<()> {
@@ -92,11 +133,13 @@ mod tests {
 
     #[test]
     fn every_command_of_the_scripts_is_asked_for() {
-        let needed = needed("key", "inbox");
-        for source in [APPLY.source, READ.source] {
-            let calls = source.split("call('").skip(1).filter_map(|rest| rest.split('\'').next());
-            for command in calls {
-                assert!(needed.iter().any(|line| line.split(' ').next() == Some(command)), "{command}");
+        for dialect in [Dialect::Server, Dialect::Shard] {
+            let needed = needed(dialect, "key", "inbox");
+            for script in dialect.scripts().into_iter().chain([&*READ]) {
+                let calls = script.source.split("call('").skip(1).filter_map(|rest| rest.split('\'').next());
+                for command in calls {
+                    assert!(needed.iter().any(|line| line.split(' ').next() == Some(command)), "{command}");
+                }
             }
         }
     }

@@ -27,7 +27,10 @@ pub(super) fn refused(server: &str, what: &str, error: &ServerError) -> Error {
     use ErrorKind::{Denied, Foreign, NoReply, Unavailable, Unsupported};
     let detail = error.details().unwrap_or_default();
     let (kind, way_out) = match error.code() {
-        "READONLY" => (Unavailable, "is a replica, which takes no writes: give the address of its master"),
+        "READONLY" => (
+            Unavailable,
+            "is a replica, which takes no writes: if it was demoted, its successor will be found; else give its master",
+        ),
         "LOADING" => (Unavailable, "is loading its data: try again once it has"),
         "OOM" => (Unavailable, "is out of memory and evicts nothing: raise maxmemory, or make room"),
         "BUSY" => (Unavailable, "is busy with somebody's script: wait for it, or end it by SCRIPT KILL"),
@@ -41,7 +44,7 @@ pub(super) fn refused(server: &str, what: &str, error: &ServerError) -> Error {
         "NOSCRIPT" => {
             (Unavailable, "forgets scripts as fast as they are loaded: somebody calls SCRIPT FLUSH in a loop")
         }
-        "MOVED" | "ASK" | "CROSSSLOT" => (Unsupported, "belongs to a cluster, which redis:// does not follow"),
+        "MOVED" | "ASK" | "CROSSSLOT" => (Unsupported, "belongs to a cluster: give it as redis-cluster://"),
         "NOAUTH" => (Denied, "wants a password: give it as redis://:password@host"),
         "WRONGPASS" => (Denied, "does not know this user with this password"),
         "NOPERM" => (Denied, NO_RIGHTS),
@@ -51,6 +54,7 @@ pub(super) fn refused(server: &str, what: &str, error: &ServerError) -> Error {
             "has something that is no lock record there; it was left alone: use another name or prefix, or remove it",
         ),
         _ if detail.starts_with("The user executing the script can't") => (Denied, NO_RIGHTS),
+        _ if detail.contains("cluster support disabled") => (Unsupported, "is no cluster: give it as redis://"),
         _ if detail.starts_with("max number of clients") => (Unavailable, "takes no more clients: raise maxclients"),
         _ if detail.contains("SCRIPT KILL") => {
             (Unavailable, "had the script killed before it wrote anything: try again")
@@ -95,6 +99,14 @@ pub(super) fn unreachable(config: &Config, error: RedisError) -> Error {
         Ok(error) => refused(server, "connecting", &error),
         Err(_) => Error::new(Unavailable, format!("Redis at {server} cannot be used: {text}")),
     }
+}
+
+/// A command was given to a connection that was given up before the reply.
+pub(super) fn left(server: &str) -> Error {
+    let message = format!(
+        "the connection to Redis at {server} was given up before the reply; the command may have been carried out"
+    );
+    Error::new(ErrorKind::NoReply, message)
 }
 
 /// A command was given to a connection, and no reply came.

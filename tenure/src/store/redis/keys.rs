@@ -61,11 +61,20 @@ impl Keys {
     pub(super) fn inbox(&self, bits: u128) -> String {
         format!("{}:inbox:{bits:032x}", self.prefix)
     }
+
+    /// The channel on which one store is told of the grants of one lock, in the slot of its record.
+    pub(super) fn inbox_in_slot(&self, key: &Key, bits: u128) -> String {
+        let place = self.encode(key);
+        format!("{}:inbox{}:{bits:032x}", self.prefix, &place[self.prefix.len()..])
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+    use crate::store::redis::slots::slot_of;
     use proptest::prelude::*;
 
     #[test]
@@ -78,6 +87,19 @@ mod tests {
         assert_eq!(keys.decode(b"tenure:{a%7d}"), None, "which is not how we write it");
         assert_eq!(keys.decode(b"tenure:{}"), None);
         assert_eq!(keys.decode(b"tenure:inbox"), None);
+    }
+
+    #[test]
+    fn an_inbox_lies_in_the_slot_of_its_lock_whatever_that_is_called() {
+        let keys = Keys::new("tenure");
+        for name in ["a", "}{", "{b}", "{}", "a{", "é}"] {
+            let key = Key::new(name).unwrap();
+            let (place, inbox) = (keys.encode(&key), keys.inbox_in_slot(&key, 7));
+            assert_eq!(slot_of(place.as_bytes()), slot_of(inbox.as_bytes()), "{place} {inbox}");
+            assert!(inbox.starts_with("tenure:inbox:{"), "{inbox}");
+        }
+        let slots: BTreeSet<_> = (0..100).map(|n| slot_of(format!("tenure:{{{n}}}").as_bytes())).collect();
+        assert!(slots.len() > 90, "locks are spread");
     }
 
     proptest! {

@@ -18,6 +18,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
 use crate::proto::{ClaimId, Op, Outcome, Reply};
 
+mod cluster;
 mod collector;
 mod connect;
 mod errors;
@@ -25,15 +26,22 @@ mod keys;
 mod record;
 mod run;
 pub mod script;
+mod sentinel;
+mod slots;
+mod target;
 mod transport;
 mod url;
 
+pub use cluster::RedisCluster;
 use collector::Collector;
+use collector::acknowledge::Acknowledged;
 use keys::Keys;
-use script::Call;
+use script::{Call, Dialect};
+use sentinel::Sentinels;
+use target::Target;
 use transport::Link;
 
-/// A store on one Redis or Valkey server, 7.0 or newer.
+/// A store on one Redis or Valkey server, 7.0 or newer, or on the master that Sentinels name.
 ///
 /// ```no_run
 /// # async fn example() -> tenure::Result<()> {
@@ -44,15 +52,39 @@ use transport::Link;
 ///
 /// # URLs
 ///
-/// `redis://[user[:password]@]host[:port][/database]`, `rediss://…` for TLS, and
-/// `redis+unix:///path?db=1&user=…&password=…` for a socket. Options come after a `?`:
+/// ```text
+/// redis://[user[:password]@]host[:port][/database]                                 rediss://… over TLS
+/// redis+unix:///path?db=1&user=…&password=…
+/// redis-sentinel://[user[:password]@]sentinel[:port],sentinel,…/master[/database]  rediss-sentinel://… over TLS
+/// ```
+///
+/// Options come after a `?`:
 ///
 /// | option | meaning | without it |
 /// | --- | --- | --- |
 /// | `prefix` | what all keys begin with: 1 to 64 of `A-Z a-z 0-9 - _ . : /` | `tenure` |
-/// | `connect_timeout` | how long one attempt to connect may take, as `500ms` or `2s` | `2s` |
+/// | `connect_timeout` | how long one attempt to connect may take, as `500ms` or `2s`; with Sentinels, asking each of them and connecting | `2s` |
 /// | `response_timeout` | how long a reply may take; a connection that says nothing for as long is replaced | `1500ms` |
-/// | `ca` | a PEM file with the certificates to trust instead of the public ones; `rediss` only | |
+/// | `replicas` | how many replicas have to acknowledge a grant, 0 to 32 | `0` |
+/// | `read` | `replica`: what is only looked at comes from a replica; with Sentinels only | `master` |
+/// | `sentinel_user`, `sentinel_password` | the login at the Sentinels, which is not the one at the data | none |
+/// | `ca` | a PEM file with the certificates to trust instead of the public ones; with TLS only | |
+///
+/// # Sentinels
+///
+/// Name them all. The master is the one that a majority of those named agrees on; it is asked for at each attempt to
+/// connect, and left as soon as a Sentinel tells of another one, or the server refuses to write. With `rediss-sentinel` the
+/// Sentinels speak TLS, too, under the same authority, and have to announce addresses that the certificates are for.
+///
+/// # Replicas
+///
+/// A master that dies takes along what no replica had. With `replicas=k` a grant counts only once k replicas acknowledged it,
+/// within half of `response_timeout` and at most 500 ms. One that fewer acknowledged is given back and told as
+/// [`Unavailable`](ErrorKind::Unavailable), with their number; a renewal that fewer acknowledged fails, and the hold is in
+/// doubt. Set `min-replicas-to-write` at the servers as well, so that a master without replicas refuses at once.
+///
+/// With `read=replica`, [`read`](Store::read) and [`scan`](Store::scan) ask a replica, by its clock, which may lag; where none is
+/// fit, the master.
 ///
 /// # Keys
 ///
@@ -68,10 +100,17 @@ use transport::Link;
 ///     +scan +ping +time +mget +set +del +type +pexpireat +hget +hmget +hgetall +hset +hdel
 /// ```
 ///
+/// `replicas=k` wants `+wait` besides. At the Sentinels this much is enough:
+///
+/// ```text
+/// ACL SETUSER watcher on >password &+switch-master +subscribe +sentinel|get-master-addr-by-name +sentinel|master
+///     +sentinel|replicas
+/// ```
+///
 /// # What to know
 ///
-/// A reply that was acknowledged is in the memory of one server. What survives the server's crash is what its
-/// persistence kept, and a replica that takes over may lack the last writes.
+/// A reply that was acknowledged is in the memory of one server, and of `replicas=k` more. What survives the server's crash is
+/// what its persistence kept, and a replica that takes over may lack the last writes: `docs/guarantees.md` has what follows.
 #[derive(Clone)]
 pub struct Redis(Arc<Inner>);
 
@@ -81,12 +120,15 @@ struct Inner {
     hub: Hub,
     inbox: Arc<str>,
     collector: Collector<Link>,
+    /// Where what is only looked at comes from, where that is elsewhere.
+    replica: Option<Collector<Link>>,
 }
 
 impl Redis {
     /// Connects to the server, and makes sure that it is one that will do.
     ///
-    /// It takes no longer than `connect_timeout` and `response_timeout` together. Once connected, the store comes back
+    /// It takes no longer than `connect_timeout` and `response_timeout` together, and the former twice where Sentinels are
+    /// asked. While they are in the middle of a failover it fails as [`Unavailable`](ErrorKind::Unavailable). Once connected, the store comes back
     /// by itself whenever the connection is lost; in the meantime operations fail as
     /// [`Unavailable`](ErrorKind::Unavailable), within some two seconds.
     ///
@@ -102,16 +144,36 @@ impl Redis {
     pub async fn connect(url: &str) -> Result<Self> {
         let config = url::Config::parse(url)?;
         let (env, hub, keys) = (Env::system(), Hub::new(), Keys::new(&config.prefix));
-        let url::Place::One(addr) = &config.place else {
-            return Err(Error::new(ErrorKind::Unsupported, format!("{}: not yet", config.server)));
-        };
-        let client = connect::client(&config, config.target(addr.clone(), &config.login)?)?;
         let server = config.server.clone();
+        let sentinels = Sentinels::new(&config, env.clone())?;
+        let target = match &sentinels {
+            Some(sentinels) => Target::Master(sentinels.clone()),
+            None => Target::Fixed(connect::one(&config)?.into()),
+        };
+        let replica = sentinels.filter(|_| config.read_replica).map(|sentinels| {
+            let link = Link::new(config.clone(), Target::Replica(sentinels), env.clone(), Hub::new(), "".into());
+            Collector::new(link, Dialect::Server, connect::scripts(Dialect::Server), None)
+        });
         let inbox: Arc<str> = keys.inbox(env.bits()).into();
-        let link = Link::open(config, client, env, hub.clone(), inbox.clone()).await?;
-        connect::probe(&link, &server, &keys, &inbox).await?;
-        let collector = Collector::new(link, connect::scripts());
-        Ok(Self(Arc::new(Inner { server, keys, hub, inbox, collector })))
+        let acknowledged = Acknowledged::by(config.replicas, config.response_timeout);
+        let link = Link::new(config, target, env, hub.clone(), inbox.clone());
+        link.open().await?;
+        connect::probe(
+            Dialect::Server,
+            &link,
+            &server,
+            &keys,
+            &inbox,
+            if acknowledged.is_some() { &["WAIT 0 1"] } else { &[] },
+        )
+        .await?;
+        let collector = Collector::new(link, Dialect::Server, connect::scripts(Dialect::Server), acknowledged);
+        Ok(Self(Arc::new(Inner { server, keys, hub, inbox, collector, replica })))
+    }
+
+    /// Where what is only looked at comes from.
+    fn reads(&self) -> &Collector<Link> {
+        self.0.replica.as_ref().unwrap_or(&self.0.collector)
     }
 
     fn call(&self, key: &Key, op: &Op) -> Call {
@@ -125,12 +187,6 @@ impl Redis {
             self.0.collector.transport().listen();
         }
         Ok(reply)
-    }
-
-    /// Sends a command that only reads.
-    async fn ask(&self, command: &redis::Cmd) -> Result<Value> {
-        let value = self.0.collector.command(command).await;
-        value.map_err(|error| errors::of_reading(&self.0.server, error))
     }
 
     fn decode<T>(&self, key: &Key, value: Value, decoder: impl FnOnce(Value) -> Result<T>) -> Result<T> {
@@ -163,34 +219,47 @@ impl Store for Redis {
     }
 
     async fn read(&self, key: &Key) -> Result<Seen> {
-        let value = self.ask(&script::read_command(self.0.keys.encode(key).as_bytes())).await?;
+        let command = script::read_command(self.0.keys.encode(key).as_bytes());
+        let value = ask(self.reads(), &self.0.server, &command).await?;
         self.decode(key, value, script::record)
     }
 
     async fn scan(&self) -> Result<Vec<Key>> {
-        let (mut keys, mut cursor) = (BTreeSet::new(), b"0".to_vec());
-        loop {
-            let mut command = redis::cmd("SCAN");
-            command.arg(&cursor).arg("MATCH").arg(self.0.keys.pattern()).arg("COUNT").arg(1_000);
-            let page = errors::check(&self.0.server, || "listing the locks".into(), self.ask(&command).await?)?;
-            let (next, places): (Vec<u8>, Vec<Vec<u8>>) = redis::from_redis_value(page).map_err(|error| {
-                Error::with_source(ErrorKind::Corrupt, format!("Redis at {}: no page of keys", self.0.server), error)
-            })?;
-            keys.extend(places.iter().filter_map(|place| self.0.keys.decode(place)));
-            if next == b"0" {
-                return Ok(keys.into_iter().collect());
-            }
-            cursor = next;
-        }
+        let keys = scan(self.reads(), &self.0.server, &self.0.keys).await?;
+        Ok(keys.into_iter().collect())
     }
 
     async fn ping(&self) -> Result<()> {
-        let value = self.ask(&redis::cmd("PING")).await?;
+        let value = ask(&self.0.collector, &self.0.server, &redis::cmd("PING")).await?;
         errors::check(&self.0.server, || "asking whether it answers".into(), value).map(drop)
     }
 
     fn traits(&self) -> Traits {
         let kept_since = self.0.collector.transport().kept_since();
-        Traits { kind: "redis", queue: true, fence: true, push: true, durable: false, stale_reads: false, kept_since }
+        let stale_reads = self.0.replica.is_some();
+        Traits { kind: "redis", queue: true, fence: true, push: true, durable: false, stale_reads, kept_since }
+    }
+}
+
+/// Sends a command that only reads.
+async fn ask(collector: &Collector<Link>, server: &str, command: &redis::Cmd) -> Result<Value> {
+    collector.command(command).await.map_err(|error| errors::of_reading(server, error))
+}
+
+/// The names of the locks that have a record on one server.
+async fn scan(collector: &Collector<Link>, server: &str, keys: &Keys) -> Result<BTreeSet<Key>> {
+    let (mut found, mut cursor) = (BTreeSet::new(), b"0".to_vec());
+    loop {
+        let mut command = redis::cmd("SCAN");
+        command.arg(&cursor).arg("MATCH").arg(keys.pattern()).arg("COUNT").arg(1_000);
+        let page = errors::check(server, || "listing the locks".into(), ask(collector, server, &command).await?)?;
+        let (next, places): (Vec<u8>, Vec<Vec<u8>>) = redis::from_redis_value(page).map_err(|error| {
+            Error::with_source(ErrorKind::Corrupt, format!("Redis at {server}: no page of keys"), error)
+        })?;
+        found.extend(places.iter().filter_map(|place| keys.decode(place)));
+        if next == b"0" {
+            return Ok(found);
+        }
+        cursor = next;
     }
 }

@@ -2,6 +2,7 @@
 
 #![allow(unreachable_pub, reason = "tests and benchmarks reach this module through the `conformance` feature")]
 
+use std::borrow::Borrow;
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -41,14 +42,48 @@ pub static KEEP: LazyLock<Script> = LazyLock::new(|| {
 /// The script that [`read_command`] calls.
 pub static READ: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("read.lua")));
 
+/// How a grant is published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// To whoever listens on the server: `PUBLISH`.
+    Server,
+    /// Within the shard that has the lock's slot: `SPUBLISH`. A cluster would tell all its nodes of a `PUBLISH`.
+    Shard,
+}
+
+impl Dialect {
+    /// The scripts that [`command`] may call.
+    pub fn scripts(self) -> [&'static Script; 2] {
+        match self {
+            Self::Server => [&APPLY, &KEEP],
+            Self::Shard => [&SHARD_APPLY, &SHARD_KEEP],
+        }
+    }
+}
+
+/// [`APPLY`] for a node of a cluster.
+pub static SHARD_APPLY: LazyLock<Script> = LazyLock::new(|| in_shard(&APPLY));
+
+/// [`KEEP`] for a node of a cluster.
+pub static SHARD_KEEP: LazyLock<Script> = LazyLock::new(|| in_shard(&KEEP));
+
+fn in_shard(script: &Script) -> Script {
+    // One text for the life of the process, as the others are.
+    Script::new(Box::leak(script.source.replace("'PUBLISH'", "'SPUBLISH'").into_boxed_str()))
+}
+
 /// The code of the error that the scripts answer with when something else lies under the key.
 pub const FOREIGN: &str = "TENUREFOREIGN";
 
 /// How many operations one call may carry: enough to share its price, and over in a fraction of a millisecond.
 pub const BATCH: usize = 50;
 
+const ACQUIRE: u8 = 1;
+const RENEW: u8 = 2;
+const RELEASE: u8 = 3;
+
 /// One operation on its way to the script: the key, what is asked, and by whom.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Call {
     /// One after the other.
     parts: Vec<u8>,
@@ -68,16 +103,16 @@ impl Call {
         match op {
             Op::Acquire(op) => {
                 let max = if op.owner.is_some() { op.max } else { 1 };
-                parts.push(1);
+                parts.push(ACQUIRE);
                 let rest = [micros(op.patience), micros(op.memory), max.into(), op.claim.limit().into(), op.fence];
                 [micros(op.ttl)].into_iter().chain(rest).for_each(|number| parts.extend(double(number)));
             }
             Op::Renew(op) => {
-                parts.push(2);
+                parts.push(RENEW);
                 parts.extend([micros(op.ttl), op.fence].into_iter().flat_map(double));
             }
             Op::Release(op) => {
-                parts.push(3);
+                parts.push(RELEASE);
                 parts.extend([micros(op.bury), op.fence].into_iter().flat_map(double));
             }
         }
@@ -88,6 +123,35 @@ impl Call {
             Op::Release(op) => parts.extend(op.id.as_bytes()),
         }
         Self { parts, key, what, enters: matches!(op, Op::Acquire(_)) }
+    }
+
+    /// The key whose record it is about.
+    pub fn key(&self) -> &[u8] {
+        &self.parts[..self.key]
+    }
+
+    /// Whether somebody may enter by it.
+    pub(super) fn enters(&self) -> bool {
+        self.enters
+    }
+
+    /// Whether the answer says that somebody is in, who was not or not for as long.
+    pub(super) fn has_gained(&self, answer: &Value) -> bool {
+        match answer {
+            Value::Int(_) => self.enters,
+            Value::BulkString(bytes) => bytes.first() == Some(&b'H'),
+            _ => false,
+        }
+    }
+
+    /// The release of the same claim.
+    pub(super) fn undone(&self) -> Self {
+        let mut parts = self.parts[..self.key].to_vec();
+        parts.push(RELEASE);
+        parts.extend([0; 16]);
+        let what = parts.len();
+        parts.extend(&self.parts[self.what..self.what + 16]);
+        Self { parts, key: self.key, what, enters: false }
     }
 }
 
@@ -123,16 +187,24 @@ fn double(number: u64) -> [u8; 8] {
     (number as f64).to_le_bytes()
 }
 
-/// Has several operations carried out, at most [`BATCH`], one after the other. On a cluster all keys must share a slot.
+/// Has several operations carried out, at most [`BATCH`], one after the other.
 pub fn command(calls: &[Call]) -> Cmd {
-    let bytes: usize = calls.iter().map(|call| call.parts.len()).sum();
-    let mut cmd = Cmd::with_capacity(3 + 3 * calls.len(), 64 + bytes);
-    let script = if calls.iter().any(|call| call.enters) { &APPLY } else { &KEEP };
-    cmd.arg("EVALSHA").arg(&script.sha).arg(calls.len());
-    for Call { parts, key, .. } in calls {
+    command_in(Dialect::Server, calls)
+}
+
+/// The same in any dialect. On a cluster all keys must share a slot.
+pub fn command_in(dialect: Dialect, calls: &[impl Borrow<Call>]) -> Cmd {
+    let calls = || calls.iter().map(Borrow::borrow);
+    let bytes: usize = calls().map(|call: &Call| call.parts.len()).sum();
+    let count = calls().count();
+    let mut cmd = Cmd::with_capacity(3 + 3 * count, 64 + bytes);
+    let [apply, keep] = dialect.scripts();
+    let script = if calls().any(|call| call.enters) { apply } else { keep };
+    cmd.arg("EVALSHA").arg(&script.sha).arg(count);
+    for Call { parts, key, .. } in calls() {
         cmd.arg(&parts[..*key]);
     }
-    for Call { parts, key, what, .. } in calls {
+    for Call { parts, key, what, .. } in calls() {
         cmd.arg(&parts[*key..*what]).arg(&parts[*what..]);
     }
     cmd

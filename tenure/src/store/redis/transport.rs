@@ -12,20 +12,26 @@
 //! as having got no reply. A connection that said nothing at all while a command waited out its time is replaced.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, Cmd, Pipeline, PushInfo, PushKind, RedisResult, Value};
+use redis::{AsyncConnectionConfig, Cmd, Pipeline, PushInfo, PushKind, RedisResult, Value};
 use tokio::sync::watch;
 
+use self::dialer::Dialer;
+use self::line::{Line, Lookout, Pulse, Replies, State};
 use super::run::Run;
-use super::url::Config;
+use super::target::Target;
+use super::url::{Address, Config};
 use super::{errors, script};
-use crate::env::{self, Env, Moment};
+use crate::env::{self, Env};
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::Hub;
+
+mod dialer;
+mod line;
 
 /// What carries commands to a server and replies back, in order. A server's own error is a value among the replies.
 pub(super) trait Transport: Send + Sync + 'static {
@@ -45,6 +51,15 @@ pub(super) trait Transport: Send + Sync + 'static {
     fn many(&self, commands: &Pipeline) -> impl Future<Output = Result<Vec<Value>>> + Send;
 }
 
+/// Hears what the server pushes on a connection, in its order.
+pub(super) trait Listener: Send + Sync + 'static {
+    /// A push, or the confirmation of a subscription.
+    fn heard(&self, push: &PushInfo);
+
+    /// The connection was lost, and with it what it had subscribed to.
+    fn lost(&self);
+}
+
 /// How long a command waits for a connection.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// How long to wait between two attempts to connect: at first, and at most.
@@ -57,9 +72,11 @@ pub(super) struct Link(Arc<Inner>);
 struct Inner {
     env: Env,
     config: Config,
-    client: Client,
+    target: Arc<Target>,
     hub: Hub,
     inbox: Arc<str>,
+    /// Who else hears what is pushed.
+    listener: Option<Arc<dyn Listener>>,
     /// Whether grants are awaited: from then on, each connection subscribes to the inbox.
     listens: AtomicBool,
     /// Since when the server has certainly kept all that it acknowledged, on its clock. It never goes back.
@@ -67,66 +84,40 @@ struct Inner {
     state: watch::Sender<State>,
 }
 
-struct State {
-    line: Option<Line>,
-    /// The run of the server that the last connection was to.
-    run: Run,
-    /// Why there is none, where there is none.
-    error: Error,
-    /// How many attempts have come to an end.
-    attempts: u64,
-    /// Whether somebody is at it.
-    dialing: bool,
-    /// How long to wait before the next attempt.
-    backoff: Duration,
-}
-
-/// One connection.
-#[derive(Clone)]
-struct Line {
-    connection: MultiplexedConnection,
-    opened: Moment,
-    run: Run,
-    pulse: Arc<Pulse>,
-}
-
-#[derive(Default)]
-struct Pulse {
-    /// How many times the server was heard.
-    beats: AtomicU64,
-    /// Whether the connection is known to have ended.
-    over: AtomicBool,
-}
-
 impl Link {
-    /// Connects.
+    /// A link that connects when it is first needed.
+    pub(super) fn new(config: Config, target: Target, env: Env, hub: Hub, inbox: Arc<str>) -> Self {
+        Self::make(config, target, env, (hub, inbox), None)
+    }
+
+    /// The same for the pushes of a listener, who subscribes to them by commands of its own, and hears when they end.
+    pub(super) fn heard_by(config: Config, target: Target, env: Env, listener: Arc<dyn Listener>) -> Self {
+        Self::make(config, target, env, (Hub::new(), "".into()), Some(listener))
+    }
+
+    fn make(
+        config: Config,
+        target: Target,
+        env: Env,
+        (hub, inbox): (Hub, Arc<str>),
+        listener: Option<Arc<dyn Listener>>,
+    ) -> Self {
+        let error = unconnected(&config, "not connected yet");
+        let (run, backoff) = (Run::default(), Duration::ZERO);
+        let (state, _) = watch::channel(State { line: None, run, error, attempts: 0, dialing: false, backoff });
+        let (target, listens, kept_since) = (target.into(), AtomicBool::new(false), AtomicU64::new(0));
+        Self(Arc::new(Inner { env, config, target, hub, inbox, listener, listens, kept_since, state }))
+    }
+
+    /// Connects now.
     ///
     /// # Errors
     ///
     /// When the first attempt fails: why it did.
-    pub(super) async fn open(config: Config, client: Client, env: Env, hub: Hub, inbox: Arc<str>) -> Result<Self> {
-        let error = unconnected(&config, "not connected yet");
-        let (state, _) = watch::channel(State {
-            line: None,
-            run: Run::default(),
-            error,
-            attempts: 0,
-            dialing: false,
-            backoff: Duration::ZERO,
-        });
-        let link = Self(Arc::new(Inner {
-            env,
-            config,
-            client,
-            hub,
-            inbox,
-            listens: AtomicBool::new(false),
-            kept_since: AtomicU64::new(0),
-            state,
-        }));
-        let line = link.0.open().await?;
-        link.0.up(line);
-        Ok(link)
+    pub(super) async fn open(&self) -> Result<()> {
+        let line = self.0.open().await?;
+        self.0.up(line);
+        Ok(())
     }
 
     /// Has grants delivered from now on. Returns at once; everyone who waits is woken when it is so.
@@ -165,12 +156,21 @@ impl Link {
         }
     }
 
-    async fn send<T>(&self, exchange: impl AsyncFnOnce(MultiplexedConnection) -> RedisResult<T>) -> Result<T> {
+    async fn send<T: Replies>(&self, exchange: impl AsyncFnOnce(MultiplexedConnection) -> RedisResult<T>) -> Result<T> {
         let Line { connection, pulse, .. } = self.line().await?;
-        let beats = pulse.beats.load(Ordering::Relaxed);
-        match exchange(connection).await {
+        let (beats, mut over) = (pulse.beats.load(Ordering::Relaxed), pulse.over.subscribe());
+        let replies = tokio::select! {
+            biased;
+            replies = exchange(connection) => replies,
+            // Who waits for a reply from a server that is left need not wait out its silence.
+            _ = over.wait_for(|over| *over) => return Err(errors::left(&self.0.config.server)),
+        };
+        match replies {
             Ok(replies) => {
                 pulse.beats.fetch_add(1, Ordering::Relaxed);
+                if replies.are_of_a_replica() {
+                    self.0.lost(&pulse);
+                }
                 Ok(replies)
             }
             Err(error) => {
@@ -207,28 +207,49 @@ impl Inner {
                 }
                 Ok::<_, redis::aio::SendError>(())
             });
-        let connection = self.client.get_multiplexed_async_connection_with_config(&options).await;
+        let aim = self.target.aim().await?;
+        let connection = aim.client.get_multiplexed_async_connection_with_config(&options).await;
         let unreachable = |error| errors::unreachable(&self.config, error);
         let mut connection = connection.map_err(unreachable)?;
+        self.target.confirm(&self.config, &aim, &connection).await?;
         let asked = Run::questions();
         let answers = connection.send_packed_commands(&asked, 0, asked.len()).await.map_err(unreachable)?;
-        let line = Line { connection, opened: self.env.now(), run: Run::of(&answers), pulse };
+        let lookout = aim.address.and_then(|address| self.look_out(address, pulse.clone())).map(Arc::new);
+        let line = Line { connection, opened: self.env.now(), run: Run::of(&answers), pulse, _lookout: lookout };
         if self.listens.load(Ordering::Acquire) {
             self.subscribe(&line).await?;
         }
         Ok(line)
     }
 
+    /// Leaves the server as soon as it is not the right one any more.
+    fn look_out(self: &Arc<Self>, address: Address, pulse: Arc<Pulse>) -> Option<Lookout> {
+        let (inner, target) = (Arc::downgrade(self), self.target.clone());
+        let task = env::spawn(async move {
+            target.moved(&address).await;
+            if let Some(inner) = inner.upgrade() {
+                tracing::info!(server = %inner.config.server, from = %address, "the master has moved");
+                inner.lost(&pulse);
+            }
+        });
+        task.map(Lookout)
+    }
+
     fn pushed(self: &Arc<Self>, pulse: &Arc<Pulse>, push: PushInfo) {
         pulse.beats.fetch_add(1, Ordering::Relaxed);
+        if let Some(listener) = &self.listener {
+            listener.heard(&push);
+        }
         match (push.kind, push.data.as_slice()) {
             (PushKind::Message, [_channel, Value::BulkString(payload)]) => {
-                if let Some(grant) = script::grant(payload) {
-                    self.hub.deliver(&grant);
+                match script::grant(payload) {
+                    // Nobody has made sure yet that the replicas know of it, as an answer to a request would have.
+                    Some(grant) if self.config.replicas > 0 => self.hub.wake(grant.id),
+                    Some(grant) => self.hub.deliver(&grant),
+                    None => {}
                 }
             }
             (PushKind::Disconnection, _) => {
-                pulse.over.store(true, Ordering::Release);
                 self.lost(pulse);
             }
             _ => {}
@@ -260,13 +281,15 @@ impl Inner {
             state.dialing = false;
         });
         // It may have ended before anyone could be told that it was there.
-        if pulse.over.load(Ordering::Acquire) {
+        let is_over = *pulse.over.borrow();
+        if is_over {
             self.lost(&pulse);
         }
     }
 
     /// Gives up a connection, if it is still the present one, and has the next one made.
     fn lost(self: &Arc<Self>, pulse: &Arc<Pulse>) {
+        pulse.over.send_replace(true);
         let now = self.env.now();
         let was_present = self.state.send_if_modified(|state| {
             let Some(line) = state.line.take_if(|line| Arc::ptr_eq(&line.pulse, pulse)) else { return false };
@@ -277,6 +300,9 @@ impl Inner {
             true
         });
         if was_present {
+            if let Some(listener) = &self.listener {
+                listener.lost();
+            }
             self.dial();
         }
     }
@@ -301,55 +327,4 @@ fn unconnected(config: &Config, why: &str) -> Error {
 
 fn next(backoff: Duration) -> Duration {
     (2 * backoff).clamp(BACKOFF.0, BACKOFF.1)
-}
-
-/// Makes a connection, for as long as somebody wants one and the store lives.
-struct Dialer(Weak<Inner>);
-
-impl Dialer {
-    async fn run(mut self) {
-        let mut first = true;
-        while let Some((env, backoff)) = self.0.upgrade().map(|inner| (inner.env.clone(), inner.state.borrow().backoff))
-        {
-            env.sleep(env.jitter(backoff)).await;
-            let Some(inner) = self.0.upgrade() else { return };
-            // A waiting command holds a receiver; whoever registered at the hub waits for a push.
-            let unwanted = |state: &mut State| {
-                let unwanted = !first && inner.state.receiver_count() == 0 && inner.hub.is_empty();
-                state.dialing &= !unwanted;
-                unwanted
-            };
-            if inner.state.send_if_modified(unwanted) {
-                return self.done();
-            }
-            first = false;
-            match inner.open().await {
-                Ok(line) => {
-                    self.done();
-                    return inner.up(line);
-                }
-                Err(error) => inner.state.send_modify(|state| {
-                    (state.error, state.backoff) = (error, next(state.backoff));
-                    state.attempts += 1;
-                }),
-            }
-        }
-    }
-
-    fn done(&mut self) {
-        self.0 = Weak::new();
-    }
-}
-
-impl Drop for Dialer {
-    /// The runtime may end before the connection is made; whoever comes next begins anew, on a runtime of its own.
-    fn drop(&mut self) {
-        if let Some(inner) = self.0.upgrade() {
-            inner.state.send_if_modified(|state| {
-                let undone = std::mem::take(&mut state.dialing);
-                state.attempts += u64::from(undone);
-                undone
-            });
-        }
-    }
 }

@@ -168,7 +168,7 @@ impl Config {
                     [master, database] => (decoded(master, "the master's name")?, Some(database.to_owned())),
                     _ => return Err(invalid(format!("after the Sentinels comes the master's name: {SENTINEL_FORM}"))),
                 };
-                let server = format!("master {master:?} of the Sentinels {}", address::joined(&sentinels));
+                let server = format!("{master} (Sentinels {})", address::joined(&sentinels));
                 let login = (options.take("sentinel_user"), options.take("sentinel_password"));
                 let login = Box::new(info(login.0, login.1, 0));
                 (Place::Sentinel { sentinels, login, master }, server, database)

@@ -15,6 +15,7 @@ use crate::proto::{ClaimId, Op, Release};
 struct Echo {
     /// The commands, as the keys of their calls.
     sent: Mutex<Vec<Vec<String>>>,
+    writes: AtomicUsize,
     lacks_scripts: std::sync::atomic::AtomicBool,
     gate: Option<Semaphore>,
 }
@@ -47,6 +48,7 @@ impl Echo {
                 Value::Okay
             }
             _ if self.lacks_scripts.load(Ordering::Relaxed) => error("NOSCRIPT none"),
+            _ if keys.iter().any(|key| key.starts_with("{moved}")) => error("MOVED 1 127.0.0.1:1"),
             _ if keys.iter().any(|key| key.starts_with('X')) => error("OOM no"),
             _ if keys.len() == 1 => echoed(&keys[0]),
             _ => Value::Array(keys.iter().map(|key| echoed(key)).collect()),
@@ -60,10 +62,12 @@ impl Echo {
 
 impl Transport for Arc<Echo> {
     async fn one(&self, command: &Cmd) -> Result<Value> {
+        self.writes.fetch_add(1, Ordering::Relaxed);
         Ok(self.answer(command).await)
     }
 
     async fn many(&self, commands: &Pipeline) -> Result<Vec<Value>> {
+        self.writes.fetch_add(1, Ordering::Relaxed);
         let mut values = Vec::new();
         for command in commands.cmd_iter() {
             values.push(self.answer(command).await);
@@ -82,7 +86,7 @@ fn echoed(key: &str) -> Value {
 
 fn collector(echo: Echo) -> (Arc<Echo>, Collector<Arc<Echo>>) {
     let echo = Arc::new(echo);
-    (echo.clone(), Collector::new(echo, vec![redis::cmd("SCRIPT")]))
+    (echo.clone(), Collector::new(echo, Dialect::Server, vec![redis::cmd("SCRIPT")], None))
 }
 
 fn call(key: &str) -> Call {
@@ -127,6 +131,31 @@ async fn one_error_is_one_calls_error() {
     let values: Vec<_> = values.into_iter().map(Result::unwrap).collect();
     assert_eq!(values, [echoed("a"), error("OOM no"), echoed("b")]);
     assert_eq!(echo.sent(), [vec!["a", "X", "b"], vec!["a"], vec!["X"], vec!["b"]]);
+}
+
+#[tokio::test]
+async fn on_a_cluster_each_slot_has_a_command_and_all_go_in_one_write() {
+    let echo = Arc::new(Echo::default());
+    let collector = Collector::new(echo.clone(), Dialect::Shard, vec![redis::cmd("SCRIPT")], None);
+    let keys = ["{a}1", "{b}1", "{a}2", "{moved}1", "{moved}2", "{b}2"];
+    let values: Vec<_> = collector.call_many(&keys.map(call)).await.into_iter().map(Result::unwrap).collect();
+    for (key, value) in keys.iter().zip(values) {
+        assert_eq!(value, if key.starts_with("{moved}") { error("MOVED 1 127.0.0.1:1") } else { echoed(key) });
+    }
+    assert_eq!(echo.sent(), [["{a}1", "{a}2"], ["{b}1", "{b}2"], ["{moved}1", "{moved}2"]]);
+    assert_eq!(echo.writes.load(Ordering::Relaxed), 1);
+
+    let many: Vec<Call> = (0..60).map(|n| call(&format!("{{a}}{n}"))).collect();
+    assert!(collector.call_many(&many).await.into_iter().all(|value| value.is_ok()));
+    let sizes: Vec<_> = echo.sent()[3..].iter().map(Vec::len).collect();
+    assert_eq!((sizes, echo.writes.load(Ordering::Relaxed)), (vec![50, 10], 2));
+
+    // Those that lack their script are sent again, and no others.
+    echo.lacks_scripts.store(true, Ordering::Relaxed);
+    let values: Vec<_> =
+        collector.call_many(&["{a}1", "{b}1"].map(call)).await.into_iter().map(Result::unwrap).collect();
+    assert_eq!(values, [echoed("{a}1"), echoed("{b}1")]);
+    assert_eq!(echo.sent()[5..], [["{a}1"], ["{b}1"], ["SCRIPT"], ["{a}1"], ["{b}1"]]);
 }
 
 #[tokio::test]

@@ -1,0 +1,105 @@
+//! All nodes are asked at once, a silent one costs its own time once, and what cannot be had is said.
+
+use tenure::ErrorKind;
+
+use crate::*;
+
+/// Fails where nodes are asked one after the other.
+#[tokio::test(start_paused = true)]
+async fn all_are_asked_at_once() {
+    let client = Client::of(&nodes(5), 1);
+    client.mutex("a").try_lock().await.unwrap().unwrap().release().await.unwrap();
+    client.delay(ms(20));
+    let start = Instant::now();
+    let guard = client.mutex("a").try_lock().await.unwrap().unwrap();
+    assert!(start.elapsed() <= ms(41), "{:?}", start.elapsed());
+    guard.release().await.unwrap();
+}
+
+/// Fails where one that failed is asked again each time, and where a node that is tried again is a lock's home before it has
+/// answered, or is waited for by who reads the members.
+#[tokio::test(start_paused = true)]
+async fn a_silent_node_costs_its_time_once_and_then_nothing() {
+    let nodes = nodes(5);
+    for silent in 0..5 {
+        let client = Client::of(&nodes, 1);
+        client.mutex("first").try_lock().await.unwrap().unwrap().release().await.unwrap();
+        nodes[silent].fault(Fault::Hang);
+        let mut cost = Duration::ZERO;
+        // Some of these locks have their home there.
+        for i in 0..400 {
+            let start = Instant::now();
+            let guard = client.mutex(&format!("lock {i}")).try_lock().await.unwrap().unwrap();
+            cost += start.elapsed();
+            guard.release().await.unwrap();
+            sleep(ms(if i % 50 == 49 { 3_000 } else { 50 })).await;
+        }
+        assert!(cost <= LIMIT, "{cost:?} for 400 acquisitions with node {silent} silent");
+        nodes[silent].fault(Fault::None);
+        nodes[silent].take_asked();
+        // It comes back, when its rest is over.
+        let start = Instant::now();
+        until_asked(&client, &nodes[silent]).await;
+        assert!(start.elapsed() < secs(5), "{:?}", start.elapsed());
+        client.locks.close().await;
+    }
+}
+
+async fn until_asked(client: &Client, node: &Node) {
+    for i in 0.. {
+        let guard = client.mutex(&format!("again {i}")).try_lock().await.unwrap().unwrap();
+        sleep(ms(50)).await;
+        let is_in = node.crowd(&format!("again {i}")).0 == 1;
+        guard.release().await.unwrap();
+        if is_in {
+            return;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_majority_it_fails_in_time_and_leaves_nothing() {
+    let nodes = nodes(5);
+    let client = Client::of(&nodes, 1);
+    client.mutex("a").try_lock().await.unwrap().unwrap().release().await.unwrap();
+    for (fault, limit) in [(Fault::Refuse, ms(1)), (Fault::Hang, 3 * LIMIT)] {
+        nodes[..3].iter().for_each(|node| node.fault(fault));
+        let start = Instant::now();
+        let error = client.mutex("a").try_lock().await.unwrap_err();
+        assert!(start.elapsed() <= limit, "{:?}", start.elapsed());
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        let text = error.to_string();
+        assert!((0..3).all(|i| text.contains(&format!("node-{i}"))), "{text}");
+        until("nothing is left", secs(3), || nodes[3..].iter().all(|node| node.crowd("a") == (0, 0))).await;
+        nodes.iter().for_each(|node| node.fault(Fault::None));
+        sleep(secs(3)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn fewer_votes_than_a_majority_are_refused_with_the_reason() {
+    let nodes = nodes(4);
+    let build = |votes: usize| {
+        let builder = Quorum::builder().votes(votes);
+        let links = nodes.iter().map(|node| Link::to(node, 1));
+        links.fold(builder, |builder, link| builder.node(link.node.name().to_owned(), Arc::new(link))).build()
+    };
+    let error = build(2).unwrap_err().to_string();
+    assert!(error.contains("two holders could have so many each") && error.contains("3 to 4"), "{error}");
+    assert!(build(5).is_err() && build(0).is_err());
+    assert!(build(3).is_ok() && build(4).is_ok());
+
+    let all = Client::knowing(&nodes, &nodes, 1, |builder| builder.votes(4));
+    nodes[0].fault(Fault::Refuse);
+    assert_eq!(all.mutex("a").try_lock().await.unwrap_err().kind(), ErrorKind::Unavailable, "four were asked for");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ttl_longer_than_the_longest_is_refused_with_the_way_out() {
+    let client = Client::of(&nodes(3), 1);
+    let lock = client.locks.mutex("a").ttl(LONGEST + ms(1)).build().unwrap();
+    let error = lock.try_lock().await.unwrap_err();
+    assert!(error.kind() == ErrorKind::Invalid && error.to_string().contains("longest_ttl"), "{error}");
+    let lock = client.locks.mutex("a").ttl(LONGEST).build().unwrap();
+    assert!(lock.try_lock().await.unwrap().is_some());
+}
