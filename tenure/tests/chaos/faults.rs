@@ -6,12 +6,14 @@ use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::process::Signal;
+use testkit::Redis;
 
 use crate::chance::Chance;
 use crate::crowd::Crowd;
+use crate::failover;
 use crate::members::Changer;
 use crate::nemesis::Nemesis;
-use crate::topology::{Deployment, Node};
+use crate::topology::{Deployment, Node, info};
 use crate::worker::TTL;
 use crate::{Interrupted, rest};
 
@@ -63,12 +65,17 @@ impl Field {
                 let spare = self.deployment.nodes[n].name();
                 self.changer.get_or_insert_with(|| Changer::new(topology, &url, spare)).strike()
             }
+            Failover => failover::planned(&mut self.deployment, one),
+            FailoverLagging => failover::lagging(&mut self.deployment, &mut self.chance),
+            MasterReturns => failover::returning(&mut self.deployment, &mut self.chance),
+            SlotMigration => failover::migration(&self.deployment, &mut self.chance),
         }
     }
 
     fn stop_nodes(&mut self, which: &[usize]) -> Result<Evidence, Interrupted> {
         let length = self.chance.millis(100, 2 * TTL.as_millis() as u64);
-        let servers = || which.iter().map(|n| &self.deployment.nodes[*n].server);
+        let all = self.deployment.servers();
+        let servers = || which.iter().map(|n| all[*n]);
         servers().for_each(|server| server.pause());
         rest(Duration::from_millis(20))?;
         let states: String = servers().map(|server| state(server.pid())).collect();
@@ -94,13 +101,13 @@ impl Field {
     fn kill(&mut self, one: usize, between: impl FnOnce(&Path)) -> Result<Evidence, Interrupted> {
         let away = self.chance.millis(50, 500);
         let node = &mut self.deployment.nodes[one];
-        let before = node.info("server", "run_id");
+        let before = info(&node.server, "server", "run_id");
         node.server.kill();
         rest(away)?;
         between(node.server.dir());
         node.server.restart();
-        let after = node.info("server", "run_id");
-        let keys = node.info("keyspace", "db0");
+        let after = info(&node.server, "server", "run_id");
+        let keys = info(&node.server, "keyspace", "db0");
         let evidence = format!("node {one}: run {:.6} is now {:.6}, with {keys:?}", before, after);
         Ok(if before == after { Err(evidence) } else { Ok(evidence) })
     }
@@ -177,10 +184,10 @@ impl Field {
     }
 
     fn flush(&mut self) -> Result<Evidence, Interrupted> {
-        let cached = |node: &Node| node.info("memory", "number_of_cached_scripts").parse().unwrap_or(0);
-        let nodes = &self.deployment.nodes;
-        let before: u32 = nodes.iter().map(cached).sum();
-        nodes.iter().for_each(|node| drop(node.server.command(&["SCRIPT", "FLUSH"])));
+        let cached = |server: &&Redis| info(server, "memory", "number_of_cached_scripts").parse().unwrap_or(0);
+        let servers = self.deployment.servers();
+        let before: u32 = servers.iter().map(cached).sum();
+        servers.iter().for_each(|server| drop(server.command(&["SCRIPT", "FLUSH"])));
         rest(self.chance.millis(50, 400))?;
         Ok(if before == 0 { Err("there was no script".to_owned()) } else { Ok(format!("{before} scripts flushed")) })
     }

@@ -12,7 +12,7 @@
 //! rest. A seed decides what is done and when it is meant to be; how the machine's processes take turns it cannot decide,
 //! so a run is repeated in kind, not in each step.
 //!
-//! * `topology.rs` is what is deployed, `nemesis.rs` what is done to it, `faults.rs` and `members.rs` how;
+//! * `topology.rs` is what is deployed, `nemesis.rs` what is done to it, `faults.rs`, `failover.rs` and `members.rs` how;
 //! * `worker.rs` is a process of clients, `crowd.rs` all of them, `resource.rs` what they protect;
 //! * `history.rs` is what they tell, `checker.rs` what must be so of it, `planted.rs` where it is not;
 //! * `run.rs` does one run and reports.
@@ -30,6 +30,7 @@ use libtest_mimic::{Arguments, Trial};
 mod chance;
 mod checker;
 mod crowd;
+mod failover;
 mod faults;
 mod history;
 mod members;
@@ -44,13 +45,14 @@ use nemesis::Nemesis;
 use run::{Plan, run};
 use topology::Topology;
 
-/// What runs with all other tests: each topology, a pause, a lost reply, a change of members.
+/// What runs with all other tests: each topology, a pause, a lost reply, a failover, a change of members.
 const SHORT: &[(Topology, Nemesis)] = &[
     (Topology::Single, Nemesis::LoseReply),
     (Topology::Quorum3, Nemesis::Members),
     (Topology::Quorum5, Nemesis::StopMinority),
     (Topology::Ring3, Nemesis::KillKeep),
-    (Topology::Single, Nemesis::StopClientLong),
+    (Topology::Sentinel, Nemesis::Failover),
+    (Topology::Cluster, Nemesis::SlotMigration),
 ];
 
 /// Ctrl-C: everything ends in order.
@@ -195,7 +197,7 @@ impl Asked {
 }
 
 fn list() {
-    let names: String = Topology::ALL.iter().map(|topology| format!("{:9}", topology.name())).collect();
+    let names: String = Topology::ALL.iter().map(|topology| format!("{:16}", topology.name())).collect();
     println!("{:19}{names}", "");
     for nemesis in Nemesis::all() {
         let mark = |topology: &Topology| match (nemesis.fits(*topology), nemesis.breaks(*topology)) {
@@ -203,7 +205,7 @@ fn list() {
             (true, None) => "x",
             (true, Some(_)) => "o",
         };
-        let marks: String = Topology::ALL.iter().map(|topology| format!("{:9}", mark(topology))).collect();
+        let marks: String = Topology::ALL.iter().map(|topology| format!("{:16}", mark(topology))).collect();
         println!("{:19}{marks} {}", nemesis.name(), nemesis.does());
     }
     println!("\nx: holds must not overlap; o: they may, and are counted; -: cannot be done");

@@ -25,6 +25,10 @@ pub(crate) enum Nemesis {
     ClockRate,
     ScriptFlush,
     Members,
+    Failover,
+    FailoverLagging,
+    MasterReturns,
+    SlotMigration,
 }
 
 /// What a node keeps of what it was told.
@@ -59,6 +63,10 @@ const KINDS: &[(Nemesis, &str, &str)] = &[
     (ClockRate, "clock-rate", "a node's clock goes at 0.5 to 2 times the right rate"),
     (ScriptFlush, "script-flush", "SCRIPT FLUSH on every node"),
     (Members, "members", "a node becomes a member and leaves again, while locks are held"),
+    (Failover, "failover", "a replica takes over in order, as an administrator asks for it"),
+    (FailoverLagging, "failover-lagging", "a master is killed while a replica has not heard of its last second"),
+    (MasterReturns, "master-returns", "a master stands still until another one has taken over, and goes on"),
+    (SlotMigration, "slot-migration", "the slot of a lock moves to another master, key by key"),
 ];
 
 impl Nemesis {
@@ -87,7 +95,11 @@ impl Nemesis {
         match self {
             StopMinority | PartitionMinority => topology.minority() > 0,
             Members => topology.is_voting(),
-            _ => true,
+            Failover | FailoverLagging | MasterReturns => topology.fails_over(),
+            SlotMigration => topology == Topology::Cluster,
+            Calm | StopNode | StopClientShort | StopClientLong | ScriptFlush => true,
+            // Their servers know each other by their own ports, and keep nothing on disk.
+            _ => !topology.fails_over(),
         }
     }
 
@@ -112,6 +124,12 @@ impl Nemesis {
     pub(crate) fn breaks(self, topology: Topology) -> Option<&'static str> {
         match (self, topology) {
             (KillStale | KillEmpty, Topology::Single) => Some("the server loses what it acknowledged"),
+            (StopNode | FailoverLagging | MasterReturns, Topology::SentinelAsync | Topology::Cluster)
+            | (Failover, Topology::SentinelAsync) => Some("a replica need not have what was acknowledged"),
+            // The old master goes on for as long as the replica that follows it still.
+            (StopNode | Failover | FailoverLagging | MasterReturns, Topology::SentinelOne) => {
+                Some("another replica may have acknowledged it than the one that takes over")
+            }
             (ClockJump | ClockRate, _) => Some("a node's clock is not right to a hundredth of a ttl"),
             _ => None,
         }

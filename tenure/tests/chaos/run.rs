@@ -89,7 +89,7 @@ pub(crate) fn run(plan: Plan) -> Result<Report, Interrupted> {
     let Field { deployment, crowd, .. } = field;
     let mut wrong = crowd.end(Duration::from_secs(20));
     wrong.extend(deployment.eternal().into_iter().map(|keys| format!("left behind: {keys}")));
-    let pids: BTreeSet<u32> = deployment.nodes.iter().map(|node| node.server.pid()).collect();
+    let pids: BTreeSet<u32> = deployment.servers().into_iter().map(testkit::Redis::pid).collect();
     drop(deployment);
     let alive = pids.iter().filter(|pid| std::path::Path::new(&format!("/proc/{pid}")).exists());
     wrong.extend(alive.map(|pid| format!("the server {pid} still runs")));
@@ -130,7 +130,7 @@ impl Report {
         let Self { topology, nemesis, seconds, fired, recovered_ms, refused, findings, .. } = self;
         let verdict = if self.is_good() { "ok" } else { "FAILED" };
         let mut text = format!(
-            "{topology:9} {nemesis:18} {seconds:3} s  {verdict}: struck {fired} times; {findings}; {refused} refused; \
+            "{topology:14} {nemesis:18} {seconds:3} s  {verdict}: struck {fired} times; {findings}; {refused} refused; \
              recovered in {recovered_ms} ms"
         );
         if let Some(why) = self.outside {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use testkit::{Clock, Link, Redis};
+use testkit::{Clock, Cluster, Link, Redis, SentinelGroup};
 
 use crate::nemesis::{Disk, Nemesis};
 
@@ -14,13 +14,30 @@ pub(crate) enum Topology {
     Quorum3,
     Quorum5,
     Ring3,
+    /// A master and two replicas, both of which have what is granted: `replicas=2`.
+    Sentinel,
+    /// The same where one of the two has it: `replicas=1`.
+    SentinelOne,
+    /// The same where none has to have it.
+    SentinelAsync,
+    /// Three masters with a replica each.
+    Cluster,
 }
 
 /// The longest ttl that quorum and ring are told of: a node that lost its memory has no vote for as long.
 pub(crate) const LONGEST: Duration = Duration::from_secs(2);
 
 impl Topology {
-    pub(crate) const ALL: [Self; 4] = [Self::Single, Self::Quorum3, Self::Quorum5, Self::Ring3];
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Single,
+        Self::Quorum3,
+        Self::Quorum5,
+        Self::Ring3,
+        Self::Sentinel,
+        Self::SentinelOne,
+        Self::SentinelAsync,
+        Self::Cluster,
+    ];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -28,6 +45,10 @@ impl Topology {
             Self::Quorum3 => "quorum3",
             Self::Quorum5 => "quorum5",
             Self::Ring3 => "ring3",
+            Self::Sentinel => "sentinel",
+            Self::SentinelOne => "sentinel-one",
+            Self::SentinelAsync => "sentinel-async",
+            Self::Cluster => "cluster",
         }
     }
 
@@ -35,12 +56,13 @@ impl Topology {
         Self::ALL.into_iter().find(|topology| topology.name() == name)
     }
 
-    /// How many nodes it begins with.
+    /// How many nodes with data it begins with.
     pub(crate) fn nodes(self) -> usize {
         match self {
             Self::Single => 1,
-            Self::Quorum3 | Self::Ring3 => 3,
+            Self::Quorum3 | Self::Ring3 | Self::Sentinel | Self::SentinelOne | Self::SentinelAsync => 3,
             Self::Quorum5 => 5,
+            Self::Cluster => 6,
         }
     }
 
@@ -48,19 +70,27 @@ impl Topology {
     pub(crate) fn minority(self) -> usize {
         match self {
             Self::Quorum3 | Self::Quorum5 => (self.nodes() - 1) / 2,
-            Self::Single | Self::Ring3 => 0,
+            _ => 0,
         }
     }
 
+    /// Whether the nodes know nothing of each other, and the clients go by the members.
     pub(crate) fn is_voting(self) -> bool {
-        self != Self::Single
+        matches!(self, Self::Quorum3 | Self::Quorum5 | Self::Ring3)
+    }
+
+    /// Whether it has replicas that take over.
+    pub(crate) fn fails_over(self) -> bool {
+        matches!(self, Self::Sentinel | Self::SentinelOne | Self::SentinelAsync | Self::Cluster)
     }
 
     /// How long it may take after healing until everybody has had a lock.
     pub(crate) fn recovers_in(self) -> Duration {
         // A ttl for what is left of former holds, twice a wait, and for restarted nodes the time without a vote.
         let votes = if self.is_voting() { LONGEST + Duration::from_secs(2) } else { Duration::ZERO };
-        Duration::from_secs(11) + votes
+        // And until replicas have taken over.
+        let failover = if self.fails_over() { Duration::from_secs(10) } else { Duration::ZERO };
+        Duration::from_secs(11) + votes + failover
     }
 }
 
@@ -74,8 +104,10 @@ impl fmt::Display for Topology {
 #[derive(Debug)]
 pub(crate) struct Deployment {
     pub(crate) topology: Topology,
-    /// The members to begin with, and then those that may become one.
+    /// The members to begin with, and then those that may become one; none where they are one of the following.
     pub(crate) nodes: Vec<Node>,
+    pub(crate) sentinel: Option<SentinelGroup>,
+    pub(crate) cluster: Option<Cluster>,
     pub(crate) url: String,
 }
 
@@ -90,6 +122,9 @@ pub(crate) struct Node {
 impl Deployment {
     /// Starts what this nemesis needs of such a store.
     pub(crate) fn start(topology: Topology, nemesis: Nemesis) -> Self {
+        if topology.fails_over() {
+            return Self::start_with_replicas(topology);
+        }
         let spare = usize::from(nemesis == Nemesis::Members);
         let nodes: Vec<Node> = (0..topology.nodes() + spare).map(|_| Node::start(nemesis.disk())).collect();
         let hosts: Vec<String> = nodes[..topology.nodes()].iter().map(Node::name).collect();
@@ -99,19 +134,51 @@ impl Deployment {
         let url = match topology {
             Topology::Single => format!("redis://{hosts}"),
             Topology::Quorum3 | Topology::Quorum5 => format!("redlock://{hosts}?{options}"),
-            Topology::Ring3 => format!("ring://{hosts}?{options}"),
+            _ => format!("ring://{hosts}?{options}"),
         };
         if topology.is_voting() && !matches!(nemesis.disk(), Disk::Always | Disk::Clock) {
             // Who may have lost its memory votes after a longest ttl, which is counted in whole seconds.
             std::thread::sleep(LONGEST + Duration::from_millis(1_500));
         }
-        Self { topology, nodes, url }
+        Self { topology, nodes, sentinel: None, cluster: None, url }
+    }
+
+    fn start_with_replicas(topology: Topology) -> Self {
+        if topology == Topology::Cluster {
+            let cluster = Cluster::start();
+            let url = cluster.url();
+            return Self { topology, nodes: Vec::new(), sentinel: None, cluster: Some(cluster), url };
+        }
+        let group = SentinelGroup::start();
+        let replicas = match topology {
+            Topology::Sentinel => "?replicas=2",
+            Topology::SentinelOne => "?replicas=1",
+            _ => "",
+        };
+        let url = group.url() + replicas;
+        Self { topology, nodes: Vec::new(), sentinel: Some(group), cluster: None, url }
+    }
+
+    /// All servers with data.
+    pub(crate) fn servers(&self) -> Vec<&Redis> {
+        let grouped = self.sentinel.iter().flat_map(|group| &group.nodes);
+        let grouped = grouped.chain(self.cluster.iter().flat_map(|cluster| &cluster.nodes));
+        self.nodes.iter().map(|node| &node.server).chain(grouped).collect()
+    }
+
+    /// One of the servers of a group or a cluster.
+    pub(crate) fn grouped(&mut self, n: usize) -> &mut Redis {
+        match (&mut self.sentinel, &mut self.cluster) {
+            (Some(group), _) => &mut group.nodes[n],
+            (_, Some(cluster)) => &mut cluster.nodes[n],
+            _ => &mut self.nodes[n].server,
+        }
     }
 
     /// Nothing is wrong any more.
     pub(crate) fn heal(&mut self) {
+        self.servers().into_iter().for_each(Redis::resume);
         for node in &mut self.nodes {
-            node.server.resume();
             node.link.heal();
             if let Some(clock) = &mut node.clock {
                 clock.set(0, 1.0);
@@ -121,8 +188,8 @@ impl Deployment {
 
     /// The keys that never expire, on any node.
     pub(crate) fn eternal(&self) -> Vec<String> {
-        let keys = |node: &Node| node.server.command(&["EVAL", ETERNAL, "0"]);
-        let keys = self.nodes.iter().map(keys).filter(|keys| !keys.trim_end().ends_with('0'));
+        let keys = |server: &Redis| server.command(&["EVAL", ETERNAL, "0"]);
+        let keys = self.servers().into_iter().map(keys).filter(|keys| !keys.trim_end().ends_with('0'));
         keys.collect()
     }
 }
@@ -152,12 +219,13 @@ impl Node {
         format!("127.0.0.1:{}", self.link.port())
     }
 
-    /// What the server tells of itself.
-    pub(crate) fn info(&self, section: &str, field: &str) -> String {
-        let info = self.server.command(&["INFO", section]);
-        let value = info.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
-        value.unwrap_or_default().trim().to_owned()
-    }
+}
+
+/// What a server tells of itself.
+pub(crate) fn info(server: &Redis, section: &str, field: &str) -> String {
+    let info = server.command(&["INFO", section]);
+    let value = info.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    value.unwrap_or_default().trim().to_owned()
 }
 
 /// Names the keys without an expiry after which `0` stands, or is alone.
