@@ -43,6 +43,9 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     cut: [bool; 2],
+    /// Every other connection is cut: the even or the odd ones.
+    split: Option<usize>,
+    joined: usize,
     delay: Duration,
     to_lose: u32,
     carried: Carried,
@@ -86,6 +89,11 @@ impl Link {
         self.shared.set(|state| state.cut = [requests, replies]);
     }
 
+    /// Holds everything back on every other connection, the even or the odd ones: some clients are cut off, and others not.
+    pub fn split(&self, part: usize) {
+        self.shared.set(|state| state.split = Some(part % 2));
+    }
+
     /// How long everything takes, in each direction.
     pub fn delay(&self, delay: Duration) {
         self.shared.set(|state| state.delay = delay);
@@ -103,7 +111,9 @@ impl Link {
 
     /// Nothing is held, late or lost from now on.
     pub fn heal(&self) {
-        self.shared.set(|state| (state.cut, state.delay, state.to_lose) = ([false; 2], Duration::ZERO, 0));
+        self.shared.set(|state| {
+            (state.cut, state.split, state.delay, state.to_lose) = ([false; 2], None, Duration::ZERO, 0);
+        });
     }
 }
 
@@ -132,13 +142,17 @@ impl Shared {
         let Ok(server) = TcpStream::connect(("127.0.0.1", server)) else { return };
         let _ = (client.set_nodelay(true), server.set_nodelay(true));
         let clone = |stream: &TcpStream| stream.try_clone().expect("a socket can be cloned");
-        self.state().ends.extend([clone(client), clone(&server)]);
-        self.carry(Way::There, clone(client), clone(&server));
-        self.carry(Way::Back, server, clone(client));
+        let mut state = self.state();
+        state.ends.extend([clone(client), clone(&server)]);
+        state.joined += 1;
+        let part = state.joined % 2;
+        drop(state);
+        self.carry((Way::There, part), clone(client), clone(&server));
+        self.carry((Way::Back, part), server, clone(client));
     }
 
     /// One thread reads what comes, another one passes it on when it is time.
-    fn carry(self: &Arc<Self>, way: Way, from: TcpStream, to: TcpStream) {
+    fn carry(self: &Arc<Self>, way: (Way, usize), from: TcpStream, to: TcpStream) {
         let (send, pieces) = channel();
         let shared = self.clone();
         spawn(move || {
@@ -153,11 +167,11 @@ impl Shared {
         let shared = self.clone();
         spawn(move || {
             shared.pass_on(way, &pieces, &to);
-            let _ = to.shutdown(if way == Way::There { Shutdown::Write } else { Shutdown::Both });
+            let _ = to.shutdown(if way.0 == Way::There { Shutdown::Write } else { Shutdown::Both });
         });
     }
 
-    fn pass_on(&self, way: Way, pieces: &Receiver<(Instant, Vec<u8>)>, mut to: &TcpStream) {
+    fn pass_on(&self, way: (Way, usize), pieces: &Receiver<(Instant, Vec<u8>)>, mut to: &TcpStream) {
         while let Ok((due, piece)) = pieces.recv() {
             if !self.let_through(way, due) || to.write_all(&piece).is_err() {
                 return;
@@ -166,15 +180,16 @@ impl Shared {
     }
 
     /// Waits until a piece may go; `false` where it is lost.
-    fn let_through(&self, way: Way, due: Instant) -> bool {
+    fn let_through(&self, (way, part): (Way, usize), due: Instant) -> bool {
         let early = due.saturating_duration_since(Instant::now());
         if !early.is_zero() {
             std::thread::sleep(early);
         }
         let mut state = self.state();
         state.carried.late += u64::from(!early.is_zero());
-        state.carried.held += u64::from(state.cut[way as usize]);
-        let cut = |state: &mut State| state.cut[way as usize] && !state.over;
+        let is_cut = |state: &State| state.cut[way as usize] || state.split == Some(part);
+        state.carried.held += u64::from(is_cut(&state));
+        let cut = |state: &mut State| is_cut(state) && !state.over;
         state = self.changed.wait_while(state, cut).unwrap_or_else(PoisonError::into_inner);
         if state.over {
             return false;

@@ -63,16 +63,17 @@ pub(crate) fn check(
         findings.progress.push(format!("only {:.0}% of {} operations completed", share * 100.0, entries.len()));
     }
     let late = waiting(entries, everybody, healed, limit);
-    findings.progress.extend(late.iter().map(|who| format!("{who:?} got no lock in {} ms after healing", limit / 1_000)));
+    findings
+        .progress
+        .extend(late.iter().map(|who| format!("{who:?} got no lock in {} ms after healing", limit / 1_000)));
     findings
 }
 
 /// Who got no lock between then and so much later.
 pub(crate) fn waiting(entries: &[Entry], everybody: &BTreeSet<Who>, healed: Micros, limit: Micros) -> BTreeSet<Who> {
     let since = healed..healed.saturating_add(limit);
-    let got = |entry: &&Entry| {
-        entry.is_complete() && entry.hold.as_ref().is_some_and(|hold| since.contains(&hold.granted))
-    };
+    let got =
+        |entry: &&Entry| entry.is_complete() && entry.hold.as_ref().is_some_and(|hold| since.contains(&hold.granted));
     let had: BTreeSet<Who> = entries.iter().filter(got).map(|entry| entry.who).collect();
     everybody.difference(&had).copied().collect()
 }

@@ -49,7 +49,8 @@ pub(crate) fn lagging(deployment: &mut Deployment, chance: &mut Chance) -> Resul
     let had = new.map(|new| offset(deployment.servers()[new]));
     deployment.grouped(old).restart();
     settled(deployment)?;
-    let evidence = format!("master {old} at {behind} was killed with replica {lagging} behind; then {new:?} at {had:?}");
+    let evidence =
+        format!("master {old} at {behind} was killed with replica {lagging} behind; then {new:?} at {had:?}");
     Ok(told(new.is_some(), evidence))
 }
 

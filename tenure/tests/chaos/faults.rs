@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::process::Signal;
-use testkit::Redis;
+use testkit::{Link, Redis};
 
 use crate::chance::Chance;
 use crate::crowd::Crowd;
@@ -49,12 +49,17 @@ impl Field {
             KillKeep => self.kill(one, |_| ()),
             KillStale => self.kill_stale(one),
             KillEmpty => self.kill(one, clear),
-            PartitionFull => self.cut(&[one], (true, true)),
+            PartitionFull => self.cut(&[one], |link| link.cut(true, true)),
             PartitionOneway => {
                 let requests = self.chance.below(2) == 0;
-                self.cut(&[one], (requests, !requests))
+                self.cut(&[one], |link| link.cut(requests, !requests))
             }
-            PartitionMinority => self.cut(&few, (true, true)),
+            PartitionMinority => self.cut(&few, |link| link.cut(true, true)),
+            PartitionSplit => {
+                let part = self.chance.clone();
+                let every: Vec<usize> = (0..n).collect();
+                self.cut(&every, |link| link.split(part.clone().below(u64::from(link.port())) as usize))
+            }
             LoseReply => self.lose(one),
             Delay => self.delay(one),
             ClockJump => self.jump(one),
@@ -123,16 +128,16 @@ impl Field {
         })
     }
 
-    fn cut(&mut self, which: &[usize], (requests, replies): (bool, bool)) -> Result<Evidence, Interrupted> {
+    fn cut(&mut self, which: &[usize], how: impl Fn(&Link)) -> Result<Evidence, Interrupted> {
         let length = self.chance.millis(300, 2 * TTL.as_millis() as u64);
         let links = || which.iter().map(|n| &self.deployment.nodes[*n].link);
         let held = || links().map(|link| link.carried().held).sum::<u64>();
         let before = held();
-        links().for_each(|link| link.cut(requests, replies));
+        links().for_each(&how);
         rest(length)?;
         links().for_each(|link| link.heal());
         let held = held() - before;
-        let evidence = format!("{held} pieces held for {length:?}, requests {requests}, replies {replies}");
+        let evidence = format!("{held} pieces held for {length:?}");
         Ok(if held == 0 { Err(evidence) } else { Ok(evidence) })
     }
 

@@ -101,7 +101,8 @@ pub(crate) fn run(plan: Plan) -> Result<Report, Interrupted> {
     let findings = check(&entries, &accesses, &everybody, (healed, limit));
     let outside = nemesis.breaks(topology);
     wrong.extend(findings.violations(outside.is_some()).into_iter().cloned());
-    let command = format!("cargo xtask chaos --topology {topology} --nemesis {nemesis} --seconds {seconds} --seed {seed}");
+    let command =
+        format!("cargo xtask chaos --topology {topology} --nemesis {nemesis} --seconds {seconds} --seed {seed}");
     Ok(Report {
         topology: topology.name(),
         nemesis: nemesis.name(),

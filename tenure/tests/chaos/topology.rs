@@ -223,7 +223,6 @@ impl Node {
     pub(crate) fn name(&self) -> String {
         format!("127.0.0.1:{}", self.link.port())
     }
-
 }
 
 /// What a server tells of itself.

@@ -94,10 +94,11 @@ async fn a_client_that_cannot_read_the_members_stops() {
     drop(held);
 
     let blind = Quorum::builder().view_lease(LEASE).longest_ttl(LONGEST).env(Env::simulated(3));
-    let blind = nodes[..3].iter().fold(blind, |builder, node| {
-        builder.node(node.name().to_owned(), Arc::new(Link::to(node, 3)))
-    });
-    let error = Locks::new(blind.build().unwrap()).mutex("a").ttl(secs(5)).build().unwrap().try_lock().await.unwrap_err();
+    let blind = nodes[..3]
+        .iter()
+        .fold(blind, |builder, node| builder.node(node.name().to_owned(), Arc::new(Link::to(node, 3))));
+    let error =
+        Locks::new(blind.build().unwrap()).mutex("a").ttl(secs(5)).build().unwrap().try_lock().await.unwrap_err();
     assert!(error.kind() == ErrorKind::Unsupported && error.to_string().contains("opener"), "{error}");
 }
 
@@ -114,8 +115,9 @@ fn a_change_that_stopped_anywhere_is_ended_by_somebody_else() {
             let history = History::default();
             let held = history.try_lock(&other.mutex("held"), 1).await.unwrap().unwrap();
             let told = std::sync::Mutex::new(0);
-            let mut change =
-                Box::pin(changer.quorum.change_members(&["node-2", "node-3", "node-4"], |_| *told.lock().unwrap() += 1));
+            let mut change = Box::pin(
+                changer.quorum.change_members(&["node-2", "node-3", "node-4"], |_| *told.lock().unwrap() += 1),
+            );
             for _ in 0..polls {
                 // Time goes on between, and so it comes to the next await.
                 if (&mut change).now_or_never().is_some() {

@@ -62,14 +62,8 @@ const EPOCH: u64 = 1_735_689_600_000_000;
 
 impl Node {
     pub(crate) fn new(name: impl Into<String>) -> Self {
-        let state = State {
-            records: HashMap::new(),
-            fault: Fault::None,
-            skew: 0,
-            kept_since: 0,
-            asked: 0,
-            done: Vec::new(),
-        };
+        let state =
+            State { records: HashMap::new(), fault: Fault::None, skew: 0, kept_since: 0, asked: 0, done: Vec::new() };
         Self(Arc::new(Inner { name: name.into(), start: Instant::now(), hub: Hub::new(), state: Mutex::new(state) }))
     }
 

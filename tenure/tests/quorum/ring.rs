@@ -51,13 +51,15 @@ async fn one_store_more_takes_its_share_from_all_and_nothing_else_moves() {
         let nodes = nodes(n + 1);
         let (before, ..) = ring(&nodes, &vec![1; n], 1);
         let (after, ..) = ring(&nodes, &vec![1; n + 1], 2);
-        let moved: Vec<String> = (0..10_000)
-            .filter(|i| home(&before, *i) != home(&after, *i))
-            .map(|i| home(&after, i))
-            .collect();
+        let moved: Vec<String> =
+            (0..10_000).filter(|i| home(&before, *i) != home(&after, *i)).map(|i| home(&after, i)).collect();
         assert!(moved.iter().all(|to| *to == format!("node-{n}")), "to the new one alone");
         let (share, fair) = (moved.len() as f64 / 10_000.0, 1.0 / (n as f64 + 1.0));
-        println!("{n} stores and one more: {:.1} % of the keys move, a fair share is {:.1} %", share * 100.0, fair * 100.0);
+        println!(
+            "{n} stores and one more: {:.1} % of the keys move, a fair share is {:.1} %",
+            share * 100.0,
+            fair * 100.0
+        );
         assert!((share - fair).abs() < 0.02, "{share}");
     }
 }
@@ -106,11 +108,8 @@ fn holds_stay_and_do_not_overlap_while_their_keys_move() {
         }
         for (i, guard) in held.into_iter().enumerate() {
             assert!(guard.is_held(), "lock {i}");
-            let at: Vec<&str> = nodes[1..]
-                .iter()
-                .filter(|node| node.crowd(&format!("lock {i}")).0 == 1)
-                .map(Node::name)
-                .collect();
+            let at: Vec<&str> =
+                nodes[1..].iter().filter(|node| node.crowd(&format!("lock {i}")).0 == 1).map(Node::name).collect();
             assert!(at.contains(&home(&changer, i).as_str()), "lock {i} is at {at:?}");
             release(guard).await;
         }

@@ -20,7 +20,9 @@ async fn come_and_go(history: History, client: Client, seed: u64, over: Arc<std:
             0 => history.try_lock(&lock, limit).await.ok().flatten(),
             1 => history.lock(&lock, limit, patience).await.ok(),
             // Cancelled, somewhere.
-            _ => tokio::time::timeout(patience, history.lock(&lock, limit, secs(60))).await.ok().and_then(|got| got.ok()),
+            _ => {
+                tokio::time::timeout(patience, history.lock(&lock, limit, secs(60))).await.ok().and_then(|got| got.ok())
+            }
         };
         sleep(ms(random.random_range(0..300))).await;
         if let Some(guard) = guard {

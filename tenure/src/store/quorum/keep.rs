@@ -261,9 +261,7 @@ fn held(who: &Electorate, votes: &[Vote], granted: u64) -> Option<(u64, Reply)> 
         let Vote::In { fence, mut reply, .. } = *vote else { return None };
         let token = if granted > 0 { granted } else { fence };
         let counts = |node: usize| match votes[node] {
-            Vote::In { fence, weight, .. } if weight > Weight::None => {
-                fence == token || (granted > 0 && fence > token)
-            }
+            Vote::In { fence, weight, .. } if weight > Weight::None => fence == token || (granted > 0 && fence > token),
             _ => false,
         };
         if let Outcome::Held { fence, .. } = &mut reply.outcome {

@@ -75,9 +75,11 @@ impl Inner {
             async move { (node, member.query(&self.env, self.node_timeout, query).await) }
         });
         let mut asked: FuturesUnordered<_> = asked.collect();
-        let mut waited_for: BTreeSet<usize> = who.nodes().into_iter().filter(|node| self.node(*node).is_well()).collect();
+        let mut waited_for: BTreeSet<usize> =
+            who.nodes().into_iter().filter(|node| self.node(*node).is_well()).collect();
         let (mut answers, mut errors) = (Vec::new(), Vec::new());
-        let is_carried = |answers: &[(usize, T)]| who.is_carried_by(|node| answers.iter().any(|(other, _)| *other == node));
+        let is_carried =
+            |answers: &[(usize, T)]| who.is_carried_by(|node| answers.iter().any(|(other, _)| *other == node));
         while let Some((node, answer)) = asked.next().await {
             waited_for.remove(&node);
             match answer {
