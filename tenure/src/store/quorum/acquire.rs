@@ -179,7 +179,8 @@ impl Inner {
             if claim.standing(node) == Standing::Out {
                 claim.stand(node, Standing::Asked);
             }
-            (node, Op::Acquire(Acquire { id: claim.id(node), patience, fence: token, ..(*op).clone() }))
+            let memory = op.memory.min(self.longest);
+            (node, Op::Acquire(Acquire { id: claim.id(node), patience, fence: token, memory, ..(*op).clone() }))
         };
         nodes.iter().map(|node| request(*node)).collect()
     }

@@ -62,14 +62,14 @@ impl QuorumBuilder {
     }
 
     /// The longest ttl that any client may ask for, the same at each: 60 s by default, 1 ms to 24 h. A node that lost its
-    /// memory has no vote for as long.
+    /// memory has no vote for as long, and no token is remembered for longer once its lock is free.
     pub fn longest_ttl(mut self, longest: Duration) -> Self {
         self.longest_ttl = longest;
         self
     }
 
     /// For how long a client goes by the members that it read, the same at each: 10 s by default, 1 ms to 1 h. A change of
-    /// the members takes so long and a longest ttl.
+    /// the members takes so long and two longest ttl.
     pub fn view_lease(mut self, lease: Duration) -> Self {
         self.view_lease = lease;
         self

@@ -1,15 +1,17 @@
 //! Changing the members while locks are held.
 //!
 //! ```text
-//!   read the members ──▶ write (old and new) ──▶ wait: a view lease and a longest ttl ──▶ write (new)
+//!   read the members ──▶ write (old and new) ──▶ wait: a view lease and two longest ttl ──▶ write (new)
 //! ```
 //!
 //! The first write is in force once a majority of the old and of the new members has it. From then on nobody who reads the
 //! members goes by the old ones alone; after a view lease nobody does at all, and after another longest ttl no hold is
-//! left that was granted by them alone and not taken in by both. Then the new ones are enough.
+//! left that was granted by them alone and not taken in by both; after one more they have forgotten the tokens of those
+//! holds, as they may at any time. Then the new ones are enough.
 //!
-//! Whoever changes holds a lock of the quorum's own meanwhile, so there are never two changes at once; and where it is lost,
-//! a register takes no epoch that is not later than its last. A change that stopped anywhere is
+//! Whoever changes holds a lock of the quorum's own meanwhile, so there are never two changes at once; and who began before
+//! another one, and was held up beyond the end of that lock, is refused by the registers, which promised so to the later
+//! one before that read them. A change that stopped anywhere is
 //! [finished](Quorum::finish_change) or [undone](Quorum::undo_change) by anybody.
 
 use std::sync::Arc;
@@ -126,7 +128,7 @@ impl Quorum {
 
     /// Gives the quorum those members instead of the present ones, while locks are held: none is lost by it.
     ///
-    /// It takes a view lease and a longest ttl, 70 s by default, in which both the old and the new members have to agree. A
+    /// It takes a view lease and two longest ttl, 130 s by default, in which both the old and the new members have to agree. A
     /// new member that has just been started must first have kept its memory for a longest ttl.
     ///
     /// # Errors
@@ -198,8 +200,8 @@ impl Quorum {
         if present == members {
             return guard.release().await.map(|_| ());
         }
-        let joint = self.0.begun(&view, vec![present, members.clone()]).await?;
         self.0.wait_for_new(&members, &told).await?;
+        let joint = self.0.begun(&view, vec![present, members.clone()]).await?;
         self.carry_out(guard, joint, members, told).await
     }
 
@@ -223,13 +225,13 @@ impl Quorum {
         told: impl Fn(ChangeStep) + Send + Sync,
     ) -> Result<()> {
         let inner = &self.0;
-        let last = Membership { epoch: joint.epoch + 1, groups: vec![members] };
+        let last = Membership { epoch: joint.epoch + 4, groups: vec![members] };
         let both = inner.view_of(joint.clone()).await?;
         let begun = inner.env.now();
         inner.write_registers(&joint, &both).await?;
         inner.follow(joint, Some(begun)).await?;
         // A hundredth more than it has to be, for clocks that run at different rates.
-        let wait = (inner.view_lease + inner.longest).mul_f64(1.02) + inner.node_timeout;
+        let wait = (inner.view_lease + 2 * inner.longest).mul_f64(1.02) + inner.node_timeout;
         told(ChangeStep::Joint { wait_ms: wait.as_millis() as u64 });
         tokio::select! {
             biased;
@@ -259,11 +261,17 @@ impl Quorum {
 }
 
 impl Inner {
-    /// The membership with which a change of that one begins. Its epoch is fixed before anything else happens: whoever changes
-    /// the members later has a later one, and so the registers refuse this one then.
-    async fn begun(&self, view: &View, groups: Vec<Vec<Member>>) -> Result<Membership> {
+    /// The membership with which a change of that one begins. Its epoch is fixed before anything is written: whoever changes
+    /// the members later has a later one, and the registers refuse this one then.
+    async fn begun(self: &Arc<Self>, view: &View, groups: Vec<Vec<Member>>) -> Result<Membership> {
         let nodes = self.view_of(Membership { epoch: 0, groups: groups.clone() }).await?.nodes();
-        Ok(Membership { epoch: self.next_epoch(view.membership.epoch, nodes).await?, groups })
+        let joint = Membership { epoch: self.next_epoch(view.membership.epoch, nodes).await?, groups };
+        self.promise(&joint, &self.view_of(joint.clone()).await?).await?;
+        // What was written before the promise is there to be read now.
+        match self.read_view(Duration::ZERO).await?.membership == view.membership {
+            true => Ok(joint),
+            false => Err(unavailable("somebody else has just changed the members: look at them, and try again")),
+        }
     }
 
     async fn view_of(&self, membership: Membership) -> Result<View> {

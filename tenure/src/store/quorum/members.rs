@@ -1,7 +1,7 @@
 //! Who the members are, as the nodes tell it.
 //!
 //! ```text
-//!   epoch 0         epoch 2k                        epoch 2k + 1
+//!   epoch 0         epoch 8k                        epoch 8k + 4
 //!   a b c    ──▶    (a b c) and (b c d)    ──▶      b c d
 //!                   both must agree, for as long
 //!                   as anybody may go by the last
@@ -54,7 +54,7 @@ pub(super) fn change_lock() -> String {
 /// Who the members are, as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Membership {
-    /// Even while a change is under way, odd after it; zero if there was none.
+    /// A multiple of eight while a change is under way, four more after it; zero if there was none.
     pub(super) epoch: u64,
     /// The members; while a change is under way, those before and those after it.
     pub(super) groups: Vec<Vec<Member>>,
@@ -196,8 +196,8 @@ impl Inner {
         Ok(latest)
     }
 
-    /// The epoch of a change that begins: even, later than any that this client or one of those nodes has seen, and not before
-    /// the clock.
+    /// The epoch of a change that begins: a multiple of eight, with room before it, later than any that this client or one of
+    /// those nodes has seen, and not before the clock.
     pub(super) async fn next_epoch(&self, seen: u64, nodes: impl IntoIterator<Item = usize>) -> Result<u64> {
         let key = &register()?;
         let counters = nodes.into_iter().map(|node| async move {
@@ -206,7 +206,35 @@ impl Inner {
             seen.map_or(0, |seen| seen.record.fence)
         });
         let seen = join_all(counters).await.into_iter().fold(seen, u64::max);
-        Ok(((seen + 2) & !1).max(self.env.wall().min(1 << 52) & !1))
+        Ok(((seen + 16) & !7).max(self.env.wall().min(1 << 52) & !7))
+    }
+
+    /// Has the registers promise to take no epoch from before the one that begins: whoever began earlier, and was held up, is
+    /// refused from now on. An entry of no membership does it, for refusing is all that a register can.
+    ///
+    /// A write that a register refuses puts it one epoch on; epochs are so far apart that this is in nobody's way.
+    pub(super) async fn promise(self: &Arc<Self>, begins: &Membership, view: &View) -> Result<()> {
+        let (key, number) = (register()?, begins.epoch - 1);
+        let entry = Acquire {
+            id: entry_id(number),
+            ttl: Duration::from_secs(1),
+            meta: Bytes::new(),
+            fence: number,
+            ..begins.entry()?
+        };
+        let who = council(view);
+        let mut asked = self.send(&key, who.nodes().into_iter().map(|node| (node, Op::Acquire(entry.clone()))));
+        let mut promised = Vec::new();
+        while let Some((node, _, reply)) = asked.next().await {
+            if let Ok(Outcome::Held { fence, .. }) = reply.map(|reply| reply.outcome) {
+                self.let_go(&key, vec![(node, Release { id: entry.id, bury: Duration::ZERO, fence: 0 })]);
+                promised.extend((fence == number).then_some(node));
+            }
+        }
+        match who.is_carried_by(|node| promised.contains(&node)) {
+            true => Ok(()),
+            false => Err(unavailable("somebody else changes the members, or too few of them answer: try again")),
+        }
     }
 
     /// Goes by that membership from now on, if it is not earlier than the present one.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use crate::env::{Env, Moment};
+use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
 use crate::proto::vote::preference;
@@ -72,11 +72,6 @@ impl Node {
     /// Whether it has answered since it last failed.
     pub(super) fn is_well(&self) -> bool {
         self.failures.load(Relaxed) == 0
-    }
-
-    /// Whether it is asked now; false for a node that failed lately.
-    pub(super) fn is_up(&self, now: Moment) -> bool {
-        self.rests_until.load(Relaxed) <= now.0
     }
 
     /// Asks it, and waits no longer than `limit`.

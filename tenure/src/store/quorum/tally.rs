@@ -129,11 +129,10 @@ impl Inner {
     }
 
     /// The nodes to ask at first, which carry a vote if all of them agree, and the others. The home is among the first, and
-    /// then those that are up, in the order in which the lock's name prefers them.
+    /// then those that have not failed lately, in the order in which the lock's name prefers them.
     pub(super) fn by_preference(&self, ballot: &Ballot<'_>) -> (Vec<usize>, Vec<usize>) {
-        let now = self.env.now();
         let rank = |node: &usize| {
-            let up = self.node(*node).is_up(now);
+            let up = self.node(*node).is_well();
             (ballot.home == Some(*node), up, Preference::of(ballot.key.as_str(), &self.node(*node)))
         };
         let mut nodes = ballot.nodes.clone();
