@@ -39,10 +39,11 @@ cargo xtask: tests, checks and benchmarks of tenure
       Plays N seeds from S on, 20000 from 0 where nothing is said: the whole client in a simulated network. A seed that
       breaks a promise is printed with its story and the command to play it again. With --bugs, plants one known bug
       after the other in a copy of the tree, and sees to it that each is found.
-  cargo xtask chaos [--topology T]… [--nemesis N]… [--seconds S] [--seed X] [--json] [--list]
+  cargo xtask chaos [--topology T]… [--nemesis N]… [--seconds S] [--seed X] [--json] [--keep] [--list]
       Real servers, three processes of clients, and a nemesis that strikes for S seconds, 10 where nothing is said; then
       what the clients saw is checked. All pairs of what is named, or all there are. --list shows which those are; --json
-      prints an object for each run in place of a line.
+      prints an object for each run in place of a line,
+      with the folder of the histories where --keep keeps them.
   cargo xtask bench [NAME…]
       Runs the benchmarks one after the other and ends with a table of their figures.
 

@@ -17,7 +17,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::history::{Entry, Held, Micros, Who, by_name};
+use crate::history::{End, Entry, Held, Micros, Who, by_name};
 use crate::resource::Access;
 
 /// What was found.
@@ -27,7 +27,12 @@ pub(crate) struct Findings {
     pub(crate) completed: usize,
     pub(crate) held: usize,
     pub(crate) lost: usize,
+    pub(crate) timeouts: usize,
+    /// The release failed, or said that it was no longer ours.
+    pub(crate) unsure: usize,
     pub(crate) failed: usize,
+    /// What errors and releases said, and how often.
+    pub(crate) reasons: BTreeMap<String, usize>,
     /// Each pair of holds that were certain at the same time, and each certain holder that was refused.
     pub(crate) overlaps: Vec<String>,
     pub(crate) fences: Vec<String>,
@@ -45,15 +50,23 @@ pub(crate) fn check(
     everybody: &BTreeSet<Who>,
     (healed, limit): (Micros, Micros),
 ) -> Findings {
+    let count = |is: fn(&End) -> bool| entries.iter().filter(|entry| is(&entry.end)).count();
     let mut findings = Findings {
         operations: entries.len(),
         completed: entries.iter().filter(|entry| entry.is_complete()).count(),
         held: entries.iter().filter(|entry| entry.hold.is_some()).count(),
-        lost: entries.iter().filter(|entry| entry.end == crate::history::End::Lost).count(),
-        failed: entries.iter().filter(|entry| matches!(entry.end, crate::history::End::Failed(_))).count(),
+        lost: count(|end| *end == End::Lost),
+        timeouts: count(|end| *end == End::Timeout),
+        unsure: count(|end| matches!(end, End::Unsure(_))),
+        failed: count(|end| matches!(end, End::Failed(_))),
         resource: of_resource(accesses),
         ..Findings::default()
     };
+    for entry in entries {
+        if let End::Failed(why) | End::Unsure(why) = &entry.end {
+            *findings.reasons.entry(why.clone()).or_default() += 1;
+        }
+    }
     for (name, holds) in by_name(entries) {
         findings.overlaps.extend(overlaps(name, &holds));
         findings.fences.extend(fences(name, &holds));
@@ -158,9 +171,10 @@ impl Findings {
 impl fmt::Display for Findings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let share = self.completed as f64 * 100.0 / self.operations.max(1) as f64;
-        let Self { operations, held, lost, failed, overlaps, .. } = self;
+        let Self { operations, held, lost, timeouts, unsure, failed, overlaps, .. } = self;
         let fences = self.fences.len() + self.resource.len();
-        write!(f, "{operations} operations, {share:.0}% complete, {held} holds, {lost} lost, {failed} errors; ")?;
+        write!(f, "{operations} operations, {share:.0}% complete, {held} holds, {lost} lost, ")?;
+        write!(f, "{timeouts} timeouts, {unsure} unsure, {failed} errors; ")?;
         write!(f, "{} overlaps, {fences} fence violations", overlaps.len())
     }
 }

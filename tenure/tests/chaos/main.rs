@@ -105,7 +105,9 @@ fn tests() -> ExitCode {
     let short = SHORT.iter().map(|&(topology, nemesis)| {
         Trial::test(format!("{topology}::{nemesis}"), move || {
             let seed = std::env::var("TENURE_SEED").ok().and_then(|seed| seed.parse().ok());
-            let plan = Plan { topology, nemesis, seconds: 5, seed: seed.unwrap_or(1) };
+            // A change of members takes some seconds, and one that joined has to leave.
+            let seconds = if nemesis == Nemesis::Members { 8 } else { 5 };
+            let plan = Plan { topology, nemesis, seconds, seed: seed.unwrap_or(1), keep: false };
             let report = run(plan).map_err(|Interrupted| "interrupted")?;
             println!("{}", report.text());
             if report.is_good() { Ok(()) } else { Err(report.text().into()) }
@@ -118,7 +120,7 @@ fn tests() -> ExitCode {
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
-/// `[--list] [--topology T]… [--nemesis N]… [--seconds S] [--seed X] [--json]`
+/// `[--list] [--topology T]… [--nemesis N]… [--seconds S] [--seed X] [--json] [--keep]`
 fn command(args: &[&str]) -> ExitCode {
     let asked = match Asked::read(args) {
         Ok(asked) => asked,
@@ -151,6 +153,7 @@ struct Asked {
     seconds: Option<u64>,
     seed: Option<u64>,
     json: bool,
+    keep: bool,
     list: bool,
 }
 
@@ -160,6 +163,7 @@ impl Asked {
         while let Some(arg) = args.next() {
             match *arg {
                 "--json" => asked.json = true,
+                "--keep" => asked.keep = true,
                 "--list" => asked.list = true,
                 "--topology" | "--nemesis" | "--seconds" | "--seed" => {
                     let value = *args.next().ok_or_else(|| format!("{arg} wants a value"))?;
@@ -192,7 +196,7 @@ impl Asked {
         let (seconds, seed) = (self.seconds.unwrap_or(10), self.seed.unwrap_or(1));
         let pairs = topologies.iter().flat_map(|topology| nemeses.iter().map(move |nemesis| (*topology, *nemesis)));
         let fit = pairs.filter(|(topology, nemesis)| nemesis.fits(*topology));
-        fit.map(|(topology, nemesis)| Plan { topology, nemesis, seconds, seed }).collect()
+        fit.map(|(topology, nemesis)| Plan { topology, nemesis, seconds, seed, keep: self.keep }).collect()
     }
 }
 

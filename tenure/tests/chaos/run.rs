@@ -23,6 +23,8 @@ pub(crate) struct Plan {
     pub(crate) nemesis: Nemesis,
     pub(crate) seconds: u64,
     pub(crate) seed: u64,
+    /// The histories stay, whatever came of it.
+    pub(crate) keep: bool,
 }
 
 /// What came of it.
@@ -44,7 +46,7 @@ pub(crate) struct Report {
     refused: u64,
     findings: Findings,
     violations: Vec<String>,
-    /// The folder with the histories, where something was violated.
+    /// The folder with the histories, where something was violated or they were to be kept.
     histories: Option<PathBuf>,
     #[serde(skip)]
     pub(crate) command: String,
@@ -52,7 +54,7 @@ pub(crate) struct Report {
 
 /// Runs it.
 pub(crate) fn run(plan: Plan) -> Result<Report, Interrupted> {
-    let Plan { topology, nemesis, seconds, seed } = plan;
+    let Plan { topology, nemesis, seconds, seed, keep } = plan;
     let folder = tempfile::Builder::new().prefix("tenure-chaos-").tempdir().expect("a temporary folder can be made");
     let resource = Resource::start();
     let deployment = Deployment::start(topology, nemesis);
@@ -115,7 +117,7 @@ pub(crate) fn run(plan: Plan) -> Result<Report, Interrupted> {
         outside,
         refused,
         findings,
-        histories: (!wrong.is_empty()).then(|| folder.keep()),
+        histories: (keep || !wrong.is_empty()).then(|| folder.keep()),
         violations: wrong,
         command,
     })
