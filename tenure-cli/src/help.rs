@@ -134,7 +134,7 @@ Examples:
   tenure --store redlock://r1,r2,r3 quorum add r4:6379
   tenure --store redlock://r1,r2,r3 quorum replace r2:6379 r5:6379
 
-A change takes a view lease and two longest ttl, 130 s by default, in which old and new members have to agree; locks that are
+A change takes a view lease, a longest ttl and a token memory, 130 s by default, in which old and new members have to agree; locks that are
 held stay held. Members learn of it by themselves; name the new ones in the store's URL when you next deploy.";
 
 pub(crate) const COMPLETIONS_EXAMPLES: &str = "\

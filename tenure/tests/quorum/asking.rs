@@ -16,8 +16,7 @@ async fn all_are_asked_at_once() {
     guard.release().await.unwrap();
 }
 
-/// Fails where one that failed is asked again each time, and where a node that is tried again is a lock's home before it has
-/// answered, or is waited for by who reads the members.
+/// Fails where a node that is tried again is a lock's home before it has answered, or is waited for by who reads the members.
 #[tokio::test(start_paused = true)]
 async fn a_silent_node_costs_its_time_once_and_then_nothing() {
     let nodes = nodes(5);

@@ -33,6 +33,8 @@ pub(crate) enum Fault {
     LoseReply,
     /// Carries it out that much later, and never answers.
     Late(Duration),
+    /// The same for releases; the rest is well.
+    LateReleases(Duration),
 }
 
 /// One node. Clones are the same one.
@@ -85,6 +87,12 @@ impl Node {
         self.state().skew = micros;
     }
 
+    /// For how long it has been there.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.0.start.elapsed()
+    }
+
+    /// Its clock.
     pub(crate) fn now(&self) -> u64 {
         (EPOCH + self.0.start.elapsed().as_micros() as u64).saturating_add_signed(self.state().skew)
     }
@@ -192,9 +200,18 @@ impl Link {
     }
 
     /// What `query` says once it has arrived, if anybody hears of it.
-    async fn carry<T: Send + 'static>(&self, query: impl FnOnce(&Node) -> T + Send + 'static) -> Result<T> {
+    async fn carry<T: Send + 'static>(
+        &self,
+        is_release: bool,
+        query: impl FnOnce(&Node) -> T + Send + 'static,
+    ) -> Result<T> {
         self.node.state().asked += 1;
         let (there, fault) = self.way();
+        let fault = match fault {
+            Fault::LateReleases(time) if is_release => Fault::Late(time),
+            Fault::LateReleases(_) => Fault::None,
+            other => other,
+        };
         let node = self.node.clone();
         let (tell, told) = tokio::sync::oneshot::channel();
         let link = self.clone();
@@ -207,12 +224,12 @@ impl Link {
                 }
                 Fault::Hang => return std::future::pending().await,
                 Fault::Late(time) => sleep(time).await,
-                Fault::None | Fault::LoseReply => {}
+                Fault::None | Fault::LoseReply | Fault::LateReleases(_) => {}
             }
             let answer = query(&node);
             let (back, now) = link.way();
             sleep(back).await;
-            if fault == Fault::None && matches!(now, Fault::None | Fault::Late(_)) {
+            if fault == Fault::None && matches!(now, Fault::None | Fault::Late(_) | Fault::LateReleases(_)) {
                 _ = tell.send(Ok(answer));
             } else {
                 std::future::pending::<()>().await;
@@ -232,7 +249,7 @@ impl fmt::Debug for Link {
 impl Store for Link {
     async fn apply(&self, key: &Key, op: &Op) -> Result<Reply> {
         let (key, op) = (key.clone(), op.clone());
-        self.carry(move |node| node.apply_now(&key, &op)).await
+        self.carry(matches!(op, Op::Release(_)), move |node| node.apply_now(&key, &op)).await
     }
 
     async fn apply_many(&self, ops: &[(Key, Op)]) -> Vec<Result<Reply>> {
@@ -245,15 +262,15 @@ impl Store for Link {
 
     async fn read(&self, key: &Key) -> Result<Seen> {
         let key = key.clone();
-        self.carry(move |node| Seen { record: node.record(key.as_str()), now: node.now() }).await
+        self.carry(false, move |node| Seen { record: node.record(key.as_str()), now: node.now() }).await
     }
 
     async fn scan(&self) -> Result<Vec<Key>> {
-        self.carry(|node| node.keys().into_iter().map(|name| Key::new(name).unwrap()).collect()).await
+        self.carry(false, |node| node.keys().into_iter().map(|name| Key::new(name).unwrap()).collect()).await
     }
 
     async fn ping(&self) -> Result<()> {
-        self.carry(|_| ()).await
+        self.carry(false, |_| ()).await
     }
 
     fn traits(&self) -> Traits {

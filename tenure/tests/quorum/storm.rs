@@ -46,7 +46,7 @@ async fn trouble(nodes: &[Node], clients: &[Client], random: &mut StdRng, forgot
         0 => node.fault(fault),
         1 => clients[random.random_range(0..clients.len())].links[i].fault(fault),
         2 => clients[random.random_range(0..clients.len())].delay(ms(random.random_range(0..200))),
-        3 => clients[random.random_range(0..clients.len())].env.skew(random.random_range(-60_000_000..60_000_000)),
+        3 => clients[random.random_range(0..clients.len())].env.skew(random.random_range(-4_000_000..4_000_000)),
         // Forwards: what goes back makes holds longer, and what goes on makes them shorter than promised.
         4 if node.snapshot().is_empty() => node.skew(random.random_range(-60_000_000..60_000_000)),
         _ => {

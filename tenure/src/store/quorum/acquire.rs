@@ -179,7 +179,7 @@ impl Inner {
             if claim.standing(node) == Standing::Out {
                 claim.stand(node, Standing::Asked);
             }
-            let memory = op.memory.min(self.longest);
+            let memory = op.memory.min(self.token_memory);
             (node, Op::Acquire(Acquire { id: claim.id(node), patience, fence: token, memory, ..(*op).clone() }))
         };
         nodes.iter().map(|node| request(*node)).collect()

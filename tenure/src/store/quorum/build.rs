@@ -23,6 +23,7 @@ pub struct QuorumBuilder {
     votes: Option<usize>,
     node_timeout: Duration,
     longest_ttl: Duration,
+    token_memory: Duration,
     view_lease: Duration,
     opener: Option<Opener>,
     env: Env,
@@ -38,7 +39,17 @@ impl Default for QuorumBuilder {
     fn default() -> Self {
         let (node_timeout, longest_ttl) = (Duration::from_millis(250), Duration::from_secs(60));
         let view_lease = Duration::from_secs(10);
-        Self { nodes: Vec::new(), votes: None, node_timeout, longest_ttl, view_lease, opener: None, env: Env::system() }
+        let token_memory = Duration::from_secs(60);
+        Self {
+            nodes: Vec::new(),
+            votes: None,
+            node_timeout,
+            longest_ttl,
+            token_memory,
+            view_lease,
+            opener: None,
+            env: Env::system(),
+        }
     }
 }
 
@@ -62,14 +73,22 @@ impl QuorumBuilder {
     }
 
     /// The longest ttl that any client may ask for, the same at each: 60 s by default, 1 ms to 24 h. A node that lost its
-    /// memory has no vote for as long, and no token is remembered for longer once its lock is free.
+    /// memory has no vote for as long.
     pub fn longest_ttl(mut self, longest: Duration) -> Self {
         self.longest_ttl = longest;
         self
     }
 
+    /// The longest [`fence_memory`](crate::LocksBuilder::fence_memory) that any client asks for, the same at each: 60 s by
+    /// default, at most 24 h. Tokens are remembered for no longer once their lock is free, and a change of the members takes so
+    /// much longer.
+    pub fn token_memory(mut self, memory: Duration) -> Self {
+        self.token_memory = memory;
+        self
+    }
+
     /// For how long a client goes by the members that it read, the same at each: 10 s by default, 1 ms to 1 h. A change of
-    /// the members takes so long and two longest ttl.
+    /// the members takes so long, a longest ttl and a token memory.
     pub fn view_lease(mut self, lease: Duration) -> Self {
         self.view_lease = lease;
         self
@@ -119,7 +138,7 @@ impl QuorumBuilder {
 
     /// The members decide by that rule, and have those weights or else 1 each.
     pub(super) fn build_as(self, rule: impl FnOnce(usize) -> Result<Rule>, weights: &[u32]) -> Result<Quorum> {
-        let Self { nodes, votes: _, node_timeout, longest_ttl, view_lease, opener, env } = self;
+        let Self { nodes, votes: _, node_timeout, longest_ttl, token_memory, view_lease, opener, env } = self;
         let n = nodes.len();
         if n == 0 {
             return Err(invalid("a quorum needs nodes: give three or five"));
@@ -133,6 +152,7 @@ impl QuorumBuilder {
         let millisecond = Duration::from_millis(1);
         within("node_timeout", node_timeout, (millisecond, Duration::from_secs(600)))?;
         within("longest_ttl", longest_ttl, (millisecond, Duration::from_secs(24 * 3600)))?;
+        within("token_memory", token_memory, (Duration::ZERO, Duration::from_secs(24 * 3600)))?;
         within("view_lease", view_lease, (millisecond, Duration::from_secs(3600)))?;
         let weight = |i: usize| weights.get(i).copied().unwrap_or(1);
         let members = nodes.iter().enumerate();
@@ -151,6 +171,7 @@ impl QuorumBuilder {
             view_lease,
             node_timeout,
             longest: longest_ttl,
+            token_memory,
             claims: Mutex::default(),
             rounds: AtomicU64::new(0),
             collisions: AtomicU64::new(0),

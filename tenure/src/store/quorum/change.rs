@@ -1,13 +1,13 @@
 //! Changing the members while locks are held.
 //!
 //! ```text
-//!   read the members ──▶ write (old and new) ──▶ wait: a view lease and two longest ttl ──▶ write (new)
+//!   read the members ──▶ write (old and new) ──▶ wait: a view lease, a longest ttl and the tokens' memory ──▶ write (new)
 //! ```
 //!
 //! The first write is in force once a majority of the old and of the new members has it. From then on nobody who reads the
 //! members goes by the old ones alone; after a view lease nobody does at all, and after another longest ttl no hold is
-//! left that was granted by them alone and not taken in by both; after one more they have forgotten the tokens of those
-//! holds, as they may at any time. Then the new ones are enough.
+//! left that was granted by them alone and not taken in by both; and after that they have forgotten the tokens of those
+//! holds, which the new members never knew. Then the new ones are enough.
 //!
 //! Whoever changes holds a lock of the quorum's own meanwhile, so there are never two changes at once; and who began before
 //! another one, and was held up beyond the end of that lock, is refused by the registers, which promised so to the later
@@ -128,7 +128,7 @@ impl Quorum {
 
     /// Gives the quorum those members instead of the present ones, while locks are held: none is lost by it.
     ///
-    /// It takes a view lease and two longest ttl, 130 s by default, in which both the old and the new members have to agree. A
+    /// It takes a view lease, a longest ttl and a token memory, 130 s by default, in which both the old and the new members have to agree. A
     /// new member that has just been started must first have kept its memory for a longest ttl.
     ///
     /// # Errors
@@ -231,7 +231,7 @@ impl Quorum {
         inner.write_registers(&joint, &both).await?;
         inner.follow(joint, Some(begun)).await?;
         // A hundredth more than it has to be, for clocks that run at different rates.
-        let wait = (inner.view_lease + 2 * inner.longest).mul_f64(1.02) + inner.node_timeout;
+        let wait = (inner.view_lease + inner.longest + inner.token_memory).mul_f64(1.02) + inner.node_timeout;
         told(ChangeStep::Joint { wait_ms: wait.as_millis() as u64 });
         tokio::select! {
             biased;

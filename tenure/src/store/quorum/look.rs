@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::future::join_all;
@@ -18,6 +19,9 @@ use crate::key::Key;
 use crate::proto::vote::Electorate;
 use crate::proto::{Claim, ClaimId, Entry, Record};
 use crate::store::{Seen, Store};
+
+/// How long one that failed lately is waited for where the others are enough.
+const MOMENT: Duration = Duration::from_millis(5);
 
 /// How one node of a quorum stands, as this client sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -44,7 +48,7 @@ impl Quorum {
         join_all(self.0.view().nodes().into_iter().map(|node| async move {
             let node = self.0.node(node);
             let answer = node.query(&self.0.env, self.0.node_timeout, node.store.ping()).await;
-            let votes = node.vote(wall, self.0.longest, std::time::Duration::ZERO) > Weight::None;
+            let votes = node.vote(wall, self.0.longest, Duration::ZERO) > Weight::None;
             let error = answer.err().map(|error| error.to_string());
             NodeStatus { name: node.name.to_string(), up: error.is_none(), error, votes }
         }))
@@ -59,8 +63,8 @@ impl Quorum {
 }
 
 impl Inner {
-    /// Asks all of them; the answers of those that gave one, which are enough to carry a vote. One that failed lately is not
-    /// waited for where the others are enough.
+    /// Asks all of them; the answers of those that gave one, which are enough to carry a vote. One that failed lately is
+    /// waited for no more than a moment where the others are enough.
     pub(super) async fn ask_all<T, F>(
         &self,
         who: &Electorate,
@@ -80,14 +84,14 @@ impl Inner {
         let (mut answers, mut errors) = (Vec::new(), Vec::new());
         let is_carried =
             |answers: &[(usize, T)]| who.is_carried_by(|node| answers.iter().any(|(other, _)| *other == node));
-        while let Some((node, answer)) = asked.next().await {
+        loop {
+            let is_enough = waited_for.is_empty() && is_carried(&answers);
+            let limit = if is_enough { MOMENT } else { 2 * self.node_timeout };
+            let Some(Some((node, answer))) = self.env.timeout(limit, asked.next()).await else { break };
             waited_for.remove(&node);
             match answer {
                 Ok(answer) => answers.push((node, answer)),
                 Err(error) => errors.push(error.to_string()),
-            }
-            if waited_for.is_empty() && is_carried(&answers) {
-                break;
             }
         }
         answers.sort_by_key(|(node, _)| *node);

@@ -86,6 +86,7 @@ pub use ring::{Ring, RingBuilder};
 /// | `votes` | how many nodes must agree; no less than a majority | a majority |
 /// | `node_timeout` | how long one node's answer is awaited | `250ms` |
 /// | `view_lease` | for how long a client goes by the members that it read | `10s` |
+/// | `token_memory` | the longest `fence_memory` that any client asks for | `60s` |
 /// | `longest_ttl` | the longest ttl that any client may ask for, and so for how long a node that lost its memory has no vote | `60s` |
 ///
 /// # Guarantees
@@ -115,6 +116,7 @@ struct Inner {
     node_timeout: Duration,
     view_lease: Duration,
     longest: Duration,
+    token_memory: Duration,
     claims: Mutex<Claims>,
     /// How many rounds of voting there were, and how many ended without a decision though nobody held the lock.
     rounds: AtomicU64,

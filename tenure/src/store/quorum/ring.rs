@@ -37,7 +37,8 @@ use crate::store::{Seen, Store, Traits, Watch};
 /// `ring:?node=URL&node=URL` for stores of any kind; the options are those of a [`Quorum`] but `votes`, and `weights=1,2,…` in the
 /// order of the nodes.
 ///
-/// A key has the guarantees of its store; a dead store takes its keys along. Tokens are minted by the store, and by a vote of
+/// A key has the guarantees of its store; a dead store takes its keys along, and the others go on as long as most stores answer,
+/// for who the members are is read from a majority. Tokens are minted by the store, and by a vote of
 /// both while a key moves.
 #[derive(Clone, Debug)]
 pub struct Ring(Quorum);
@@ -92,6 +93,12 @@ impl RingBuilder {
     /// As [`QuorumBuilder::longest_ttl`].
     pub fn longest_ttl(mut self, longest: Duration) -> Self {
         self.quorum = self.quorum.longest_ttl(longest);
+        self
+    }
+
+    /// As [`QuorumBuilder::token_memory`].
+    pub fn token_memory(mut self, memory: Duration) -> Self {
+        self.quorum = self.quorum.token_memory(memory);
         self
     }
 

@@ -47,7 +47,9 @@ pub(super) fn decide(ballot: &Ballot<'_>, votes: &[Vote], token: u64, is_known: 
         Vote::In { fence, weight, .. } => weight > Weight::None && under.is_none_or(|token| token == fence),
         Vote::Out(_) | Vote::Failed => false,
     };
-    let agree = |token: u64| ballot.who.is_carried_by(|node| could(node, Some(token)));
+    // One that is slow is not waited for to learn whether it would agree: a later token costs less.
+    let may = |node: usize| !(is_slow && matches!(votes[node], Vote::Pending));
+    let agree = |token: u64| ballot.who.is_carried_by(|node| may(node) && could(node, Some(token)));
     let is_outbid = is_in(ballot, votes) && !agree(token) && !votes.iter().any(|vote| vote.token().is_some_and(agree));
     let is_lost = overtakes || !ballot.who.is_carried_by(|node| could(node, None));
     (is_outbid || is_lost).then(|| undecided(ballot, votes))
@@ -132,8 +134,8 @@ impl Inner {
     /// then those that have not failed lately, in the order in which the lock's name prefers them.
     pub(super) fn by_preference(&self, ballot: &Ballot<'_>) -> (Vec<usize>, Vec<usize>) {
         let rank = |node: &usize| {
-            let up = self.node(*node).is_well();
-            (ballot.home == Some(*node), up, Preference::of(ballot.key.as_str(), &self.node(*node)))
+            let is_well = self.node(*node).is_well();
+            (ballot.home == Some(*node), is_well, Preference::of(ballot.key.as_str(), &self.node(*node)))
         };
         let mut nodes = ballot.nodes.clone();
         nodes.sort_by_cached_key(|node| std::cmp::Reverse(rank(node)));

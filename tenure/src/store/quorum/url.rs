@@ -54,8 +54,9 @@ impl Quorum {
                 }
                 "node_timeout" => builder.node_timeout(duration(name, value)?),
                 "longest_ttl" => builder.longest_ttl(duration(name, value)?),
+                "token_memory" => builder.token_memory(duration(name, value)?),
                 "view_lease" => builder.view_lease(duration(name, value)?),
-                other => return Err(unknown(other, "votes, node_timeout, longest_ttl, view_lease")),
+                other => return Err(unknown(other, "votes, node_timeout, longest_ttl, token_memory, view_lease")),
             };
         }
         let nodes = source.reach(source.names.len() / 2 + 1).await?;
@@ -91,8 +92,9 @@ impl Ring {
                 }
                 "node_timeout" => builder.node_timeout(duration(name, value)?),
                 "longest_ttl" => builder.longest_ttl(duration(name, value)?),
+                "token_memory" => builder.token_memory(duration(name, value)?),
                 "view_lease" => builder.view_lease(duration(name, value)?),
-                other => return Err(unknown(other, "weights, node_timeout, longest_ttl, view_lease")),
+                other => return Err(unknown(other, "weights, node_timeout, longest_ttl, token_memory, view_lease")),
             };
         }
         let nodes = source.reach(1).await?.into_iter().zip(weights);
@@ -129,7 +131,7 @@ impl Source {
         if names.is_empty() {
             return Err(invalid(format!("the URL of the quorum names no host: {FORM}")));
         }
-        let own = ["votes", "weights", "node_timeout", "longest_ttl", "view_lease"];
+        let own = ["votes", "weights", "node_timeout", "longest_ttl", "token_memory", "view_lease"];
         let (options, of_nodes): (Vec<_>, Vec<_>) =
             options.into_iter().partition(|(name, ..)| own.contains(&name.as_str()));
         let of_nodes: Vec<String> = of_nodes.into_iter().map(|(.., pair)| pair).collect();
