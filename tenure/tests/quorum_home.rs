@@ -13,7 +13,10 @@ use tenure::{ErrorKind, Locks};
 /// A client of three nodes, and of a fourth that may become a member.
 fn quorum(env: &Env, nodes: &HashMap<String, Arc<Memory>>) -> Quorum {
     let builder = Quorum::builder().env(env.clone());
-    let builder = builder.longest_ttl(Duration::from_secs(2)).view_lease(Duration::from_secs(1));
+    let builder = builder
+        .longest_ttl(Duration::from_secs(2))
+        .view_lease(Duration::from_secs(1))
+        .token_memory(Duration::from_secs(2));
     let all = nodes.clone();
     let builder = builder.opener(move |name| {
         let node = all.get(&name).cloned();
@@ -34,7 +37,13 @@ async fn who_waits_at_a_node_that_leaves_gets_the_lock_all_the_same() {
         ["a", "b", "c", "d"].map(|name| (name.to_owned(), Arc::new(Memory::with_env(env.clone())))).into();
     let (one, other) = (quorum(&env, &nodes), quorum(&env, &nodes));
     one.add("d").await.expect("the nodes answer");
-    let client = |quorum: Quorum| Locks::builder(Arc::new(quorum)).env(env.clone()).build().expect("it can be made");
+    let client = |quorum: Quorum| {
+        Locks::builder(Arc::new(quorum))
+            .env(env.clone())
+            .fence_memory(Duration::from_secs(2))
+            .build()
+            .expect("it can be made")
+    };
     let (holder, waiter) = (client(one.clone()), client(other));
     // So many that the fourth node is the home of some.
     let names: Vec<String> = (0..24).map(|n| format!("lock-{n}")).collect();

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::history::Who;
+use crate::topology::Deployment;
 use crate::worker::Order;
 
 #[derive(Debug)]
@@ -21,10 +22,11 @@ pub(crate) const TASKS: u32 = 4;
 const NAMES: u32 = 3;
 
 impl Crowd {
-    pub(crate) fn start(url: &str, folder: &Path, resource: u16, seed: u64) -> Self {
+    pub(crate) fn start(deployment: &Deployment, folder: &Path, resource: u16, seed: u64) -> Self {
         let start = |process| {
-            let (url, folder) = (url.to_owned(), folder.to_owned());
-            let order = Order { url, folder, resource, process, tasks: TASKS, names: NAMES, seed };
+            let (url, memory) = (deployment.url.clone(), deployment.topology.memory());
+            let folder = folder.to_owned();
+            let order = Order { url, folder, resource, process, tasks: TASKS, names: NAMES, seed, memory };
             let order = serde_json::to_string(&order).expect("it can be written");
             let mut command = Command::new(std::env::current_exe().expect("this program has a path"));
             command.args(["worker", &order]).stdin(Stdio::piped()).stdout(Stdio::null());

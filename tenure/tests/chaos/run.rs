@@ -58,7 +58,7 @@ pub(crate) fn run(plan: Plan) -> Result<Report, Interrupted> {
     let folder = tempfile::Builder::new().prefix("tenure-chaos-").tempdir().expect("a temporary folder can be made");
     let resource = Resource::start();
     let deployment = Deployment::start(topology, nemesis);
-    let crowd = Crowd::start(&deployment.url, folder.path(), resource.port, seed);
+    let crowd = Crowd::start(&deployment, folder.path(), resource.port, seed);
     let mut field = Field::new(deployment, crowd, Chance::new(seed));
     let everybody = Crowd::everybody();
     let start = Instant::now();

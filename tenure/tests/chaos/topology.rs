@@ -79,6 +79,11 @@ impl Topology {
         matches!(self, Self::Quorum3 | Self::Quorum5 | Self::Ring3)
     }
 
+    /// For how long tokens are remembered: short where a change of members takes as long.
+    pub(crate) fn memory(self) -> Duration {
+        if self.is_voting() { LONGEST / 2 } else { Duration::from_secs(60) }
+    }
+
     /// Whether it has replicas that take over.
     pub(crate) fn fails_over(self) -> bool {
         matches!(self, Self::Sentinel | Self::SentinelOne | Self::SentinelAsync | Self::Cluster)
@@ -130,7 +135,7 @@ impl Deployment {
         let hosts: Vec<String> = nodes[..topology.nodes()].iter().map(Node::name).collect();
         let hosts = hosts.join(",");
         let (longest, lease) = (LONGEST.as_millis(), LONGEST.as_millis() / 2);
-        let options = format!("longest_ttl={longest}ms&view_lease={lease}ms");
+        let options = format!("longest_ttl={longest}ms&view_lease={lease}ms&token_memory={lease}ms");
         let url = match topology {
             Topology::Single => format!("redis://{hosts}"),
             Topology::Quorum3 | Topology::Quorum5 => format!("redlock://{hosts}?{options}"),

@@ -27,6 +27,8 @@ pub(crate) struct Order {
     pub(crate) tasks: u32,
     pub(crate) names: u32,
     pub(crate) seed: u64,
+    /// For how long tokens are remembered.
+    pub(crate) memory: Duration,
 }
 
 /// How long a hold lasts without renewal.
@@ -57,7 +59,7 @@ async fn work(order: Order) {
             Err(_) => sleep(Duration::from_millis(50)).await,
         }
     };
-    let locks = Locks::builder(store).build().expect("a client can be made");
+    let locks = Locks::builder(store).fence_memory(order.memory).build().expect("a client can be made");
     let path = order.folder.join(format!("{}.history", order.process));
     let history = Arc::new(Mutex::new(File::create(path).expect("a history can be begun")));
     let tasks: Vec<_> = (0..order.tasks)
