@@ -88,7 +88,7 @@ async fn change(quorum: &Quorum, names: &[String], told: impl Fn(ChangeStep) + S
 
 async fn status(quorum: &Quorum, as_json: bool) -> Result<()> {
     let members = quorum.members().await?;
-    let nodes = quorum.nodes().await;
+    let nodes = quorum.status().await;
     if as_json {
         return print(&json(&StatusJson { members, nodes }));
     }

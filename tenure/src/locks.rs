@@ -219,7 +219,14 @@ impl Locks {
         let core = &self.client.core;
         let (holds, soonest) = self.client.keeper.census();
         let now = core.env.now();
-        vec![core.vitals.health(core.node().to_owned(), holds, soonest.map(|deadline| deadline - now))]
+        let soonest = soonest.map(|deadline| deadline - now);
+        let mut nodes = core.store.nodes();
+        // Each hold has one deadline, wherever it is kept.
+        nodes.iter_mut().filter(|node| node.holds > 0).for_each(|node| node.soonest_deadline = soonest);
+        if nodes.is_empty() {
+            nodes.push(core.vitals.health(core.node().to_owned(), holds, soonest));
+        }
+        nodes
     }
 
     /// The store.

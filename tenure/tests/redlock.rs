@@ -200,7 +200,7 @@ async fn a_wrong_password_is_told_and_no_password_is() {
     let right = url(&servers[..2], PATIENT).replace("redlock://", "redlock://:s3cret@");
     let quorum = within(20, Quorum::connect(&right)).await.unwrap();
     assert!(!format!("{quorum:?}").contains("s3cret"));
-    let nodes = format!("{:?}", quorum.nodes().await);
+    let nodes = format!("{:?}", quorum.status().await);
     assert!(nodes.contains("127.0.0.1") && !nodes.contains("s3cret"), "{nodes}");
     let locks = Locks::new(quorum);
     let held = within(5, mutex(&locks, "a").lock()).await.unwrap();

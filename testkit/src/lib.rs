@@ -3,15 +3,19 @@
 #![allow(clippy::disallowed_methods, reason = "tests live in real time")]
 
 pub mod bench;
+mod clock;
 mod cluster;
 mod fake;
+mod link;
 mod proxy;
 mod redis;
 mod sentinel;
 mod tls;
 
+pub use clock::Clock;
 pub use cluster::Cluster;
 pub use fake::Fake;
+pub use link::{Carried, Link};
 pub use proxy::Proxy;
 pub use redis::{Redis, redis_server};
 pub use sentinel::{Sentinel, SentinelGroup};

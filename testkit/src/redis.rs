@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::free_port;
 use crate::proxy::frame;
+use crate::{Clock, free_port};
 
 /// Where `redis-server` is: `$REDIS_SERVER`, or as the shell would find it.
 pub fn redis_server() -> PathBuf {
@@ -23,6 +23,7 @@ pub struct Redis {
     dir: TempDir,
     port: u16,
     options: Vec<String>,
+    environment: Vec<(&'static str, PathBuf)>,
     child: Child,
 }
 
@@ -34,26 +35,29 @@ impl Redis {
 
     /// Starts a server with further options, as on its command line: `&["--appendonly", "yes"]`.
     pub fn start_with(options: &[&str]) -> Self {
-        Self::start_in(&std::env::temp_dir(), options)
+        Self::start_in(&std::env::temp_dir(), options, &[])
     }
 
     /// Starts a server that writes each command to its file before it answers, where possible in memory that looks like a
     /// disk: what it says of itself counts in tests, not the disk.
     pub fn start_durable() -> Self {
-        let shm = Path::new("/dev/shm");
-        let folder = if shm.is_dir() { shm.to_owned() } else { std::env::temp_dir() };
-        Self::start_in(&folder, &["--appendonly", "yes", "--appendfsync", "always"])
+        Self::start_in(&in_memory(), &DURABLE, &[])
     }
 
-    fn start_in(folder: &Path, options: &[&str]) -> Self {
+    /// The same by a clock of its own, which must outlive it.
+    pub fn start_by_clock(clock: &Clock) -> Self {
+        Self::start_in(&in_memory(), &DURABLE, &clock.environment())
+    }
+
+    fn start_in(folder: &Path, options: &[&str], environment: &[(&'static str, PathBuf)]) -> Self {
         let dir = tempfile::Builder::new().prefix("tenure-redis-").tempdir_in(folder);
         let dir = dir.expect("a temporary folder can be made");
         let options: Vec<String> = options.iter().map(ToString::to_string).collect();
         // Between looking for a free port and binding it, somebody else may take it.
         for _ in 0..5 {
             let port = free_port();
-            if let Some(child) = launch(dir.path(), port, &options) {
-                return Self { dir, port, options, child };
+            if let Some(child) = launch(dir.path(), port, &options, environment) {
+                return Self { dir, port, options, environment: environment.to_vec(), child };
             }
         }
         let log = std::fs::read_to_string(dir.path().join("log")).unwrap_or_default();
@@ -104,7 +108,8 @@ impl Redis {
     /// Kills it if it still runs and starts it again, with the same port, folder and options.
     pub fn restart(&mut self) {
         self.kill();
-        self.child = launch(self.dir.path(), self.port, &self.options).expect("redis-server starts again on its port");
+        let child = launch(self.dir.path(), self.port, &self.options, &self.environment);
+        self.child = child.expect("redis-server starts again on its port");
     }
 
     /// One command over a connection of its own; the reply as it came, in RESP2, and nothing for `OK`.
@@ -185,7 +190,16 @@ repeat
 until cursor == '0'
 return #found > 0 and table.concat(found, ' ')";
 
-fn launch(dir: &Path, port: u16, options: &[String]) -> Option<Child> {
+/// What makes a server write each command to its file before it answers.
+const DURABLE: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
+
+/// A folder in memory that looks like a disk, where there is one.
+fn in_memory() -> PathBuf {
+    let shm = Path::new("/dev/shm");
+    if shm.is_dir() { shm.to_owned() } else { std::env::temp_dir() }
+}
+
+fn launch(dir: &Path, port: u16, options: &[String], environment: &[(&'static str, PathBuf)]) -> Option<Child> {
     let log = std::fs::File::create(dir.join("log")).expect("the log can be created");
     let socket = dir.join("socket");
     let mut child = Command::new(redis_server())
@@ -195,6 +209,7 @@ fn launch(dir: &Path, port: u16, options: &[String]) -> Option<Child> {
         .arg(socket)
         .args(["--save", "", "--daemonize", "no"])
         .args(options)
+        .envs(environment.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(log.try_clone().expect("a file handle can be cloned"))
         .stderr(log)

@@ -8,12 +8,14 @@
 //! | `ci.rs` | `cargo xtask ci`: the steps that a change must pass |
 //! | `tree.rs` | its first step: what the source files must look like |
 //! | `simulate.rs` | `cargo xtask simulate`: the client under random weather, and the bugs that this has to find |
+//! | `chaos.rs` | `cargo xtask chaos`: real servers under real faults |
 //! | `bench.rs` | `cargo xtask bench`: the benchmarks, as one table |
 //! | `run.rs` | running a command |
 
 #![allow(clippy::disallowed_methods, reason = "this program lives in real time")]
 
 mod bench;
+mod chaos;
 mod ci;
 mod run;
 mod servers;
@@ -37,6 +39,11 @@ cargo xtask: tests, checks and benchmarks of tenure
       Plays N seeds from S on, 20000 from 0 where nothing is said: the whole client in a simulated network. A seed that
       breaks a promise is printed with its story and the command to play it again. With --bugs, plants one known bug
       after the other in a copy of the tree, and sees to it that each is found.
+  cargo xtask chaos [--topology T]… [--nemesis N]… [--seconds S] [--seed X] [--json] [--keep] [--list]
+      Real servers, three processes of clients, and a nemesis that strikes for S seconds, 10 where nothing is said; then
+      what the clients saw is checked. All pairs of what is named, or all there are. --list shows which those are; --json
+      prints an object for each run in place of a line,
+      with the folder of the histories where --keep keeps them.
   cargo xtask bench [NAME…]
       Runs the benchmarks one after the other and ends with a table of their figures.
 
@@ -46,6 +53,8 @@ Examples:
   cargo xtask ci clippy docs           two steps of the checks
   cargo xtask simulate --seeds 1 --seed 7
                                        one seed, with its story if it fails
+  cargo xtask chaos --topology quorum3 --nemesis kill-empty
+                                       ten seconds in which nodes lose all that they know
   cargo xtask bench                    every benchmark
 ";
 
@@ -61,10 +70,11 @@ fn main() -> ExitCode {
         ["test", rest @ ..] => test::main(rest),
         ["ci", steps @ ..] => ci::main(steps),
         ["simulate", rest @ ..] => simulate::main(rest),
+        ["chaos", rest @ ..] => chaos::main(rest),
         ["bench", names @ ..] => bench::main(names),
         [] => Err(HELP.trim_end().to_owned()),
         [other, ..] => {
-            Err(format!("there is no `cargo xtask {other}`; there are test, ci, simulate and bench: see --help"))
+            Err(format!("there is no `cargo xtask {other}`; there are test, ci, simulate, chaos and bench: see --help"))
         }
     };
     match outcome {

@@ -29,7 +29,7 @@ pub(super) async fn quorum(url: &str, nodes: &[Node], longest: Duration, seen: &
     compare(seen, findings);
     match Quorum::connect(url).await {
         Ok(quorum) => {
-            voters(&quorum.nodes().await, longest, findings);
+            voters(&quorum.status().await, longest, findings);
             members(quorum.members().await, nodes, findings);
         }
         Err(error) => {

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 
 use super::{Hub, Seen, Store, Traits, Watch};
 use crate::error::{Error, ErrorKind, Result};
+use crate::health::NodeHealth;
 use crate::key::Key;
 use crate::proto::{At, ClaimId, Grant, Inbox, Micros, Op, Record, Reply};
 
@@ -174,6 +175,10 @@ impl<R: Register> Store for Atomic<R> {
 
     async fn ping(&self) -> Result<()> {
         self.register.ping().await
+    }
+
+    fn nodes(&self) -> Vec<NodeHealth> {
+        Vec::new()
     }
 
     fn traits(&self) -> Traits {

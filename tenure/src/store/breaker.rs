@@ -25,6 +25,7 @@ use crate::env::Env;
 #[cfg(doc)]
 use crate::error::ErrorKind;
 use crate::error::{Error, Result};
+use crate::health::NodeHealth;
 use crate::key::Key;
 use crate::options::{invalid, within};
 use crate::proto::{ClaimId, Op, Reply};
@@ -209,6 +210,10 @@ impl Store for Breaker {
     async fn ping(&self) -> Result<()> {
         let request = self.0.circuit.admit(Pass::Always)?;
         request.end(self.0.store.ping().await)
+    }
+
+    fn nodes(&self) -> Vec<NodeHealth> {
+        self.0.store.nodes()
     }
 
     fn traits(&self) -> Traits {

@@ -29,6 +29,7 @@ use self::strays::{Stray, Strays};
 use super::{Seen, Store, Traits, Watch};
 use crate::env::{Env, Moment};
 use crate::error::{Error, ErrorKind, Result};
+use crate::health::NodeHealth;
 use crate::key::Key;
 use crate::proto::{Acquire, ClaimId, Op, Outcome, Reply};
 use crate::sync::atomic::{AtomicBool, Ordering};
@@ -322,6 +323,10 @@ impl Store for Fallback {
 
     async fn ping(&self) -> Result<()> {
         self.0.primary.ping().await
+    }
+
+    fn nodes(&self) -> Vec<NodeHealth> {
+        self.0.primary.nodes()
     }
 
     /// What both can do, but the kind and the fence of the primary: what comes from the secondary carries none.

@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use super::{Hub, Seen, Store, Traits, Watch};
 use crate::env::Env;
 use crate::error::Result;
+use crate::health::NodeHealth;
 use crate::key::Key;
 use crate::proto::{At, ClaimId, Inbox, Micros, Op, Record, Reply};
 
@@ -116,6 +117,10 @@ impl Store for Memory {
 
     async fn ping(&self) -> Result<()> {
         Ok(())
+    }
+
+    fn nodes(&self) -> Vec<NodeHealth> {
+        Vec::new()
     }
 
     fn traits(&self) -> Traits {

@@ -18,6 +18,7 @@ use std::fmt::Debug;
 use async_trait::async_trait;
 
 use crate::error::Result;
+use crate::health::NodeHealth;
 use crate::key::Key;
 use crate::proto::{Op, Record, Reply};
 
@@ -84,6 +85,9 @@ pub trait Store: Debug + Send + Sync + 'static {
 
     /// Whether the store answers at all.
     async fn ping(&self) -> Result<()>;
+
+    /// How the nodes behind the store fare, where it is several, as far as this handle has learned; empty where it is one.
+    fn nodes(&self) -> Vec<NodeHealth>;
 
     /// What the store can do.
     fn traits(&self) -> Traits;

@@ -222,6 +222,10 @@ impl Store for Chaos {
         Ok(())
     }
 
+    fn nodes(&self) -> Vec<tenure::NodeHealth> {
+        Vec::new()
+    }
+
     fn traits(&self) -> Traits {
         self.memory.traits()
     }

@@ -273,6 +273,10 @@ impl Store for Link {
         self.carry(false, |_| ()).await
     }
 
+    fn nodes(&self) -> Vec<tenure::NodeHealth> {
+        Vec::new()
+    }
+
     fn traits(&self) -> Traits {
         Traits {
             kind: "node",

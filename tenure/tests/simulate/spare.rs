@@ -94,6 +94,10 @@ impl Store for Spare {
         Ok(())
     }
 
+    fn nodes(&self) -> Vec<tenure::NodeHealth> {
+        Vec::new()
+    }
+
     fn traits(&self) -> Traits {
         self.memory.traits()
     }

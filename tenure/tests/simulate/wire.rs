@@ -52,6 +52,10 @@ impl Store for Wire {
         Ok(())
     }
 
+    fn nodes(&self) -> Vec<tenure::NodeHealth> {
+        Vec::new()
+    }
+
     fn traits(&self) -> Traits {
         self.world.memory().traits()
     }

@@ -51,7 +51,8 @@ impl Inner {
             token => token,
         };
         match stood {
-            Some(home) if !op.patience.is_zero() => match told {
+            // Where it is a member no more, nobody else goes by its queue.
+            Some(home) if !op.patience.is_zero() && ballot.nodes.contains(&home) => match told {
                 Some(fence) => (ballot.home, token) = (Some(home), fence),
                 None => match self.ask_home(&ballot, home).await {
                     Ok(Reply { outcome: Outcome::Held { fence, .. }, .. }) => {

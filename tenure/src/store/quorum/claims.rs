@@ -180,6 +180,13 @@ impl Claims {
         self.by_base.get_mut(&base(id))
     }
 
+    /// How many claims are in at each of those nodes.
+    pub(super) fn count(&self, nodes: &[usize]) -> Vec<usize> {
+        let is_in =
+            |claim: &Claim, node: usize| claim.fence > 0 && !claim.is_over && claim.standing(node) == Standing::In;
+        nodes.iter().map(|node| self.by_base.values().filter(|claim| is_in(claim, *node)).count()).collect()
+    }
+
     pub(super) fn forget(&mut self, id: ClaimId) {
         self.by_base.remove(&base(id));
     }

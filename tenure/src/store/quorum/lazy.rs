@@ -8,6 +8,7 @@ use tokio::sync::OnceCell;
 
 use super::members::Opener;
 use crate::error::{Error, ErrorKind, Result};
+use crate::health::NodeHealth;
 use crate::key::Key;
 use crate::proto::{ClaimId, Op, Reply};
 use crate::store::{Hub, Seen, Store, Traits, Watch};
@@ -68,6 +69,10 @@ impl Store for Lazy {
 
     async fn ping(&self) -> Result<()> {
         self.reach().await?.ping().await
+    }
+
+    fn nodes(&self) -> Vec<NodeHealth> {
+        Vec::new()
     }
 
     /// One that was never reached has kept nothing.

@@ -15,6 +15,7 @@ use super::members::is_reserved;
 use super::node::Weight;
 use super::{Inner, Quorum, unavailable};
 use crate::error::Result;
+use crate::health::NodeHealth;
 use crate::key::Key;
 use crate::proto::vote::Electorate;
 use crate::proto::{Claim, ClaimId, Entry, Record};
@@ -43,7 +44,7 @@ impl Quorum {
     /// # Cancel safety
     ///
     /// Nothing is left behind.
-    pub async fn nodes(&self) -> Vec<NodeStatus> {
+    pub async fn status(&self) -> Vec<NodeStatus> {
         let wall = self.0.env.wall();
         join_all(self.0.view().nodes().into_iter().map(|node| async move {
             let node = self.0.node(node);
@@ -63,6 +64,13 @@ impl Quorum {
 }
 
 impl Inner {
+    /// How each member fares, as far as this client has learned.
+    pub(super) fn health(&self) -> Vec<NodeHealth> {
+        let nodes = self.view().nodes();
+        let holds = self.claims().count(&nodes);
+        nodes.into_iter().zip(holds).map(|(node, holds)| self.node(node).health(holds)).collect()
+    }
+
     /// Asks all of them; the answers of those that gave one, which are enough to carry a vote. One that failed lately is
     /// waited for no more than a moment where the others are enough.
     pub(super) async fn ask_all<T, F>(

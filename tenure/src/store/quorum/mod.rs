@@ -34,6 +34,7 @@ use self::node::{Node, Preference};
 use super::{Seen, Store, Traits, Watch};
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
+use crate::health::NodeHealth;
 use crate::key::Key;
 use crate::proto::vote::{Electorate, Group, votes_needed};
 use crate::proto::{Claim, ClaimId, Op, Reply};
@@ -240,6 +241,10 @@ impl Store for Quorum {
 
     async fn ping(&self) -> Result<()> {
         self.0.ping().await
+    }
+
+    fn nodes(&self) -> Vec<NodeHealth> {
+        self.0.health()
     }
 
     fn traits(&self) -> Traits {

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
+use crate::health::{NodeHealth, Vitals};
 use crate::key::Key;
 use crate::proto::vote::preference;
 use crate::proto::{Op, Outcome, Reply};
@@ -25,6 +26,7 @@ pub(super) struct Node {
     /// How large a share of the keys it is to have in a ring, against the others.
     pub(super) weight: u32,
     failures: AtomicU32,
+    vitals: Vitals,
     /// Until when it is left alone.
     rests_until: AtomicU64,
 }
@@ -66,7 +68,14 @@ pub(super) enum Weight {
 
 impl Node {
     pub(super) fn new(name: Arc<str>, store: Arc<dyn Store>, weight: u32) -> Self {
-        Self { name, store, weight, failures: AtomicU32::new(0), rests_until: AtomicU64::new(0) }
+        Self {
+            name,
+            store,
+            weight,
+            failures: AtomicU32::new(0),
+            vitals: Vitals::default(),
+            rests_until: AtomicU64::new(0),
+        }
     }
 
     /// Whether it has answered since it last failed.
@@ -76,9 +85,7 @@ impl Node {
 
     /// Asks it, and waits no longer than `limit`.
     pub(super) async fn ask(&self, env: &Env, limit: Duration, key: &Key, op: &Op) -> Result<Reply> {
-        self.admit(env, limit)?;
-        let reply = env.timeout(limit, self.store.apply(key, op)).await;
-        self.judge(env, reply.unwrap_or_else(|| Err(self.silent(limit))))
+        self.query(env, limit, self.store.apply(key, op)).await
     }
 
     /// Whatever else may be asked of it, within `limit`.
@@ -89,8 +96,18 @@ impl Node {
         query: impl Future<Output = Result<T>>,
     ) -> Result<T> {
         self.admit(env, limit)?;
-        let reply = env.timeout(limit, query).await;
-        self.judge(env, reply.unwrap_or_else(|| Err(self.silent(limit))))
+        let sent = env.now();
+        let reply = env.timeout(limit, query).await.unwrap_or_else(|| Err(self.silent(limit)));
+        let now = env.now();
+        match &reply {
+            Err(error) if error.is_transient() => _ = self.vitals.failed(sent, now, error.is_ambiguous()),
+            _ => _ = self.vitals.answered(sent, now),
+        }
+        self.judge(env, reply)
+    }
+
+    pub(super) fn health(&self, holds: usize) -> NodeHealth {
+        self.vitals.health(self.name.to_string(), holds, None)
     }
 
     /// How much an answer counts that was given then by the node's clock.

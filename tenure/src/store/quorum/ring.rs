@@ -14,6 +14,7 @@ use crate::env::Env;
 #[cfg(doc)]
 use crate::error::ErrorKind;
 use crate::error::Result;
+use crate::health::NodeHealth;
 use crate::key::Key;
 use crate::options::invalid;
 use crate::proto::{ClaimId, Op, Reply};
@@ -161,6 +162,10 @@ impl Store for Ring {
 
     async fn ping(&self) -> Result<()> {
         self.0.ping().await
+    }
+
+    fn nodes(&self) -> Vec<NodeHealth> {
+        self.0.nodes()
     }
 
     fn traits(&self) -> Traits {

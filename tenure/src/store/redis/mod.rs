@@ -15,6 +15,7 @@ use redis::Value;
 use super::{Hub, Seen, Store, Traits, Watch};
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
+use crate::health::NodeHealth;
 use crate::key::Key;
 use crate::proto::{ClaimId, Op, Outcome, Reply};
 
@@ -233,6 +234,10 @@ impl Store for Redis {
     async fn ping(&self) -> Result<()> {
         let value = ask(&self.0.collector, &self.0.server, &redis::cmd("PING")).await?;
         errors::check(&self.0.server, || "asking whether it answers".into(), value).map(drop)
+    }
+
+    fn nodes(&self) -> Vec<NodeHealth> {
+        Vec::new()
     }
 
     fn traits(&self) -> Traits {

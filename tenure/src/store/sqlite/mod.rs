@@ -21,6 +21,7 @@ use self::worker::{Answer, Ask, Job, Worker};
 use super::{Hub, Seen, Store, Traits, Watch};
 use crate::env::spawn_thread;
 use crate::error::{Error, ErrorKind, Result};
+use crate::health::NodeHealth;
 use crate::key::Key;
 use crate::proto::{ClaimId, Op, Reply};
 
@@ -191,6 +192,10 @@ impl Store for Sqlite {
 
     async fn ping(&self) -> Result<()> {
         self.ask(Ask::Ping).await.map(drop)
+    }
+
+    fn nodes(&self) -> Vec<NodeHealth> {
+        Vec::new()
     }
 
     fn traits(&self) -> Traits {

@@ -25,6 +25,7 @@ use super::url::{Config, Place};
 use super::{connect, errors, script};
 use crate::env::{Env, Moment};
 use crate::error::{Error, ErrorKind, Result};
+use crate::health::NodeHealth;
 use crate::key::Key;
 use crate::proto::{ClaimId, Op, Outcome, Reply};
 use crate::store::{Hub, Seen, Store, Traits, Watch};
@@ -310,6 +311,10 @@ impl Store for RedisCluster {
             self.0.topology.refresh();
         }
         answers
+    }
+
+    fn nodes(&self) -> Vec<NodeHealth> {
+        Vec::new()
     }
 
     fn traits(&self) -> Traits {
