@@ -102,3 +102,24 @@ async fn a_ttl_longer_than_the_longest_is_refused_with_the_way_out() {
     let lock = client.locks.mutex("a").ttl(LONGEST).build().unwrap();
     assert!(lock.try_lock().await.unwrap().is_some());
 }
+
+/// Fails where a quorum counts as one node.
+#[tokio::test(start_paused = true)]
+async fn health_tells_of_each_node() {
+    let nodes = nodes(5);
+    let client = Client::of(&nodes, 1);
+    client.delay(ms(3));
+    let guard = client.mutex("a").lock().await.unwrap();
+    nodes[4].fault(Fault::Hang);
+    // The renewals ask everyone.
+    sleep(secs(20)).await;
+    let health = client.locks.health();
+    let names: Vec<&str> = health.iter().map(|node| node.node.as_str()).collect();
+    assert_eq!(names, ["node-0", "node-1", "node-2", "node-3", "node-4"]);
+    let [well @ .., silent] = &health[..] else { panic!("there are five") };
+    assert!(well.iter().all(|node| node.up && node.failures == 0 && node.holds == 1), "{well:?}");
+    assert!(well.iter().all(|node| node.latency >= ms(3) && node.soonest_deadline <= Some(secs(5))), "{well:?}");
+    assert!(!silent.up && silent.failures > 2, "{silent:?}");
+    guard.release().await.unwrap();
+    assert!(client.locks.health().iter().all(|node| node.holds == 0 && node.soonest_deadline.is_none()));
+}
