@@ -15,7 +15,8 @@ use crate::signals::OnLost;
 #[derive(Debug, Parser)]
 #[command(name = "tenure", version, after_help = help::EXAMPLES, after_long_help = help::everything(), max_term_width = 100)]
 pub(crate) struct Cli {
-    /// Where the locks live: `sqlite:PATH`, `redis://HOST` and others [env: TENURE_STORE] [default: a file of this user's]
+    /// Where the locks live: `sqlite:PATH`, `redis://HOST`, `redis-sentinel://`, `redis-cluster://`,
+    /// `redlock://`, `ring://`; `--help` has their forms [env: TENURE_STORE] [default: a file of this user's]
     #[arg(long, global = true, value_name = "URL", help_heading = "Options of all commands")]
     pub(crate) store: Option<String>,
 
@@ -61,6 +62,13 @@ pub(crate) enum Command {
         /// How often to look; what comes and goes in between is not seen
         #[arg(long, value_name = "DUR", default_value = "500ms", value_parser = duration::parse)]
         interval: Duration,
+    },
+    /// Check a deployment: versions, settings, rights, clocks; and say what to do
+    #[command(after_help = help::DOCTOR_EXAMPLES)]
+    Doctor {
+        /// Look at no more than so many keys of each server for such as should not be there
+        #[arg(long, value_name = "N", default_value = "100000")]
+        keys: u64,
     },
     /// Show or change the members of a quorum or a ring
     #[command(subcommand, after_help = help::QUORUM_EXAMPLES)]

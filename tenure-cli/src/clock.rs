@@ -10,6 +10,11 @@ pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
+/// The wall clock.
+pub(crate) fn wall() -> SystemTime {
+    SystemTime::now()
+}
+
 /// Sleeps until then.
 ///
 /// # Cancel safety

@@ -14,7 +14,7 @@ use crate::report::{News, Report, by};
 use crate::run::Job;
 use crate::store::Choice;
 use crate::text::{Paint, json, printable};
-use crate::{quorum, run, watch};
+use crate::{doctor, quorum, run, watch};
 
 /// Carries out what was asked for, and gives the exit code.
 pub(crate) async fn run(cli: Cli) -> Result<u8> {
@@ -38,6 +38,7 @@ pub(crate) async fn run(cli: Cli) -> Result<u8> {
             quorum::quorum(&store, action, as_json).await?;
             return Ok(0);
         }
+        Command::Doctor { keys } => return doctor::doctor(&store, keys, as_json).await,
         Command::Watch { name, interval } => {
             watch::watch(&store, name.as_deref(), interval, as_json).await?;
             return Ok(0);
@@ -63,7 +64,11 @@ pub(crate) async fn run(cli: Cli) -> Result<u8> {
             let info = locks.info(&name).await?;
             print(&if as_json { json(&LockJson::from(&info)) } else { details(&info, Paint::on(&stdout())) })?;
         }
-        Command::Run(_) | Command::Watch { .. } | Command::Quorum(_) | Command::Completions { .. } => {
+        Command::Run(_)
+        | Command::Watch { .. }
+        | Command::Doctor { .. }
+        | Command::Quorum(_)
+        | Command::Completions { .. } => {
             unreachable!("done above")
         }
     }

@@ -22,6 +22,8 @@ pub(crate) const SYSTEM: u8 = 71;
 pub(crate) const BUSY: u8 = 75;
 /// The hold was lost before the command ended (EX_PROTOCOL, which has no better use here).
 pub(crate) const LOST: u8 = 76;
+/// `tenure doctor` found something worse than a note (EX_CONFIG).
+pub(crate) const FOUND: u8 = 78;
 /// The command was ended because its time was over, as timeout(1) has it.
 pub(crate) const MAX_HOLD: u8 = 124;
 /// The command cannot be run, as env(1) has it.

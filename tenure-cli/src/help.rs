@@ -17,8 +17,11 @@ Stores:
                             the master that most of these Sentinels name; rediss-sentinel:// over TLS
   redis-cluster://HOST,HOST,HOST
                             a cluster, some of whose nodes these are; rediss-cluster:// over TLS
-  redlock://HOST,HOST,HOST  several Redis, of which a majority decides
-  ring://HOST,HOST          names spread over several Redis
+  redlock://HOST,HOST,HOST  several Redis, of which a majority decides; redlocks:// over TLS
+  redlock:?node=URL&node=URL
+                            the same over stores of any kind; the URLs are percent-encoded
+  ring://HOST,HOST          names spread over several Redis; rings:// over TLS, ring:?node=URL over any stores
+  `tenure doctor` checks any of them, and docs/guarantees.md says what each promises.
   Without --store and TENURE_STORE it is $XDG_STATE_HOME/tenure/locks.db or ~/.local/state/tenure/locks.db: for every
   process of this user on this machine. Commands that only look make no file: where there is none, nothing is held.
   A password is better kept in TENURE_STORE than in --store, which every user of the machine can read.
@@ -36,6 +39,7 @@ Exit codes:
   71   the system refuses what it should not, such as a new process
   75   the lock is busy (-E changes it)
   76   the hold was lost before the command ended
+  78   `tenure doctor` found something worse than a note
   124  the command was ended because of --max-hold
   126  the command cannot be run
   127  the command cannot be found";
@@ -127,6 +131,16 @@ pub(crate) const WATCH_EXAMPLES: &str = "\
 Examples:
   tenure watch                              redrawn on a terminal, a line per change elsewhere
   tenure watch deploy --json | jq .         a JSON line per change";
+
+pub(crate) const DOCTOR_EXAMPLES: &str = "\
+Examples:
+  tenure doctor --store redis://db1
+  tenure doctor --store redlock://r1,r2,r3 --json | jq -r 'select(.level == \"error\").found'
+
+It only looks, and takes no lock. What it finds is ok, a note, a warning or an error; the exit code is 0 when nothing is
+worse than a note, 69 when no server answers at all, and 78 otherwise. The rights to hold locks are not enough to look at all
+of a server: give a user `+info +config|get +pttl +getrange` besides; what could not be looked at is said.
+With --json it prints an object for each finding: level, check, place, found, why, fix.";
 
 pub(crate) const QUORUM_EXAMPLES: &str = "\
 Examples:

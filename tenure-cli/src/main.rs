@@ -12,6 +12,7 @@ mod args;
 mod child;
 mod clock;
 mod commands;
+mod doctor;
 mod duration;
 mod exec;
 mod exit;

@@ -50,6 +50,11 @@ impl Choice {
         &self.url
     }
 
+    /// Whether nobody has named it: then its folder is made, too, when it is used.
+    pub(crate) fn is_default(&self) -> bool {
+        self.by == By::Default
+    }
+
     /// Opens it to take locks. A file is made where it is missing; its folders only where nobody has named them, and so
     /// cannot have misspelt them either.
     ///

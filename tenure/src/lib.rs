@@ -44,6 +44,7 @@ mod handover;
 mod health;
 mod hold;
 mod info;
+pub mod inspect;
 mod keeper;
 mod key;
 mod lease;

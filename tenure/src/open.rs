@@ -59,7 +59,7 @@ pub async fn open_store(url: &str) -> Result<Arc<dyn Store>> {
     }
 }
 
-fn unknown(scheme: &str) -> Error {
+pub(crate) fn unknown(scheme: &str) -> Error {
     let known = [
         ("memory: (for this process alone)", true),
         ("sqlite:path", cfg!(feature = "sqlite")),

@@ -33,6 +33,8 @@ mod redis;
 mod sqlite;
 
 #[cfg(feature = "redis")]
+pub(crate) use self::redis::inspect;
+#[cfg(feature = "redis")]
 pub use self::redis::{Redis, RedisCluster};
 pub use atomic::{Atomic, Loaded, Register, Step, step};
 pub use breaker::{Breaker, BreakerBuilder, BreakerState};
@@ -40,12 +42,16 @@ pub use fallback::Fallback;
 pub use memory::Memory;
 pub(crate) use push::Told;
 pub use push::{Hub, Push, Watch};
+#[cfg(feature = "redis")]
+pub(crate) use quorum::quorum_nodes;
 pub use quorum::{ChangeStep, Members, NodeStatus, Quorum, QuorumBuilder, Ring, RingBuilder};
 #[cfg(all(feature = "redis", feature = "conformance"))]
 #[doc(hidden)]
 pub use redis::script as redis_script;
 #[cfg(feature = "sqlite")]
 pub use sqlite::Sqlite;
+#[cfg(feature = "sqlite")]
+pub(crate) use sqlite::sqlite_path;
 
 /// Where records live, and what carries out operations on them.
 ///

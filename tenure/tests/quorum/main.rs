@@ -90,7 +90,8 @@ impl Client {
             let link = known.iter().find(|link| link.node.name() == name).cloned();
             async move { Ok(Arc::new(link.expect("it is one of the test's")) as Arc<dyn tenure::store::Store>) }
         };
-        let builder = Quorum::builder().node_timeout(LIMIT).longest_ttl(LONGEST).view_lease(LEASE);
+        let builder =
+            Quorum::builder().node_timeout(LIMIT).longest_ttl(LONGEST).token_memory(LONGEST).view_lease(LEASE);
         let mut builder = set(builder.env(env.clone()).opener(opener));
         for link in links.iter().filter(|link| members.iter().any(|member| member.name() == link.node.name())) {
             builder = builder.node(link.node.name(), Arc::new(link.clone()));

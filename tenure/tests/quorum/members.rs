@@ -93,7 +93,7 @@ async fn a_client_that_cannot_read_the_members_stops() {
     }
     drop(held);
 
-    let blind = Quorum::builder().view_lease(LEASE).longest_ttl(LONGEST).env(Env::simulated(3));
+    let blind = Quorum::builder().view_lease(LEASE).longest_ttl(LONGEST).token_memory(LONGEST).env(Env::simulated(3));
     let blind = nodes[..3]
         .iter()
         .fold(blind, |builder, node| builder.node(node.name().to_owned(), Arc::new(Link::to(node, 3))));

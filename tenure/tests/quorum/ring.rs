@@ -15,7 +15,7 @@ fn ring(nodes: &[Node], weights: &[u32], seed: u64) -> (Ring, Locks, Vec<Link>) 
         let link = known.iter().find(|link| link.node.name() == name).cloned();
         async move { Ok(Arc::new(link.expect("it is one of the test's")) as Arc<dyn Store>) }
     };
-    let builder = Ring::builder().node_timeout(LIMIT).longest_ttl(LONGEST).view_lease(LEASE);
+    let builder = Ring::builder().node_timeout(LIMIT).longest_ttl(LONGEST).token_memory(LONGEST).view_lease(LEASE);
     let members = weights.iter().zip(&links);
     let builder = members.fold(builder.env(env.clone()).opener(opener), |builder, (weight, link)| {
         builder.node(link.node.name().to_owned(), *weight, Arc::new(link.clone()))

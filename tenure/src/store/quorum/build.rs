@@ -35,9 +35,12 @@ impl fmt::Debug for QuorumBuilder {
     }
 }
 
+/// The longest ttl that any client may ask for, where nothing else is said.
+pub(super) const LONGEST_TTL: Duration = Duration::from_secs(60);
+
 impl Default for QuorumBuilder {
     fn default() -> Self {
-        let (node_timeout, longest_ttl) = (Duration::from_millis(250), Duration::from_secs(60));
+        let (node_timeout, longest_ttl) = (Duration::from_millis(250), LONGEST_TTL);
         let view_lease = Duration::from_secs(10);
         let token_memory = Duration::from_secs(60);
         Self {

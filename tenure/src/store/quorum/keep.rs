@@ -19,7 +19,7 @@ const TRY_AGAIN: Duration = Duration::from_millis(4);
 
 impl Inner {
     pub(super) async fn renew(self: &Arc<Self>, key: &Key, op: &Renew) -> Result<Reply> {
-        let known = self.known(key, op.id, op.ttl).await?;
+        let (known, minted) = (self.known(key, op.id, op.ttl).await?, op.fence);
         let limit = known.asks.as_ref().map_or(Claim::ALL, |asks| asks.claim.limit());
         let view = self.fresh_view().await?;
         let who = self.electorate(&view, key, limit);
@@ -40,7 +40,7 @@ impl Inner {
             self.note(node, &op, &reply);
             errors.extend(reply.as_ref().err().map(ToString::to_string));
             votes[node] = Vote::of(reply, |now| self.node(node).vote(now, self.longest, Duration::ZERO));
-            if let Some((fence, mut reply)) = held(&who, &votes, known.fence) {
+            if let Some((fence, mut reply)) = held(&who, &votes, known.fence, minted) {
                 if let (Some(claim), Outcome::Held { since, .. }) = (self.claims().get(op.id()), &mut reply.outcome) {
                     claim.fence = fence;
                     *since = if claim.since > 0 { claim.since } else { *since };
@@ -60,7 +60,7 @@ impl Inner {
             for (node, reply) in self.top_up(key, op.id, asks, known.fence, &lacking, op.ttl).await {
                 votes[node] = Vote::of(reply, |now| self.node(node).vote(now, self.longest, Duration::ZERO));
             }
-            if let Some((_, reply)) = held(&who, &votes, known.fence) {
+            if let Some((_, reply)) = held(&who, &votes, known.fence, minted) {
                 return Ok(reply);
             }
         }
@@ -255,8 +255,11 @@ impl Known {
 /// The token under which enough nodes have the claim, and such an answer.
 ///
 /// A node counts that has it under a later token than the one it was granted under, as where it was taken in later and others
-/// had been before: whoever comes next has to be later there all the more. Where that one is not known, they have to agree.
-fn held(who: &Electorate, votes: &[Vote], granted: u64) -> Option<(u64, Reply)> {
+/// had been before: whoever comes next has to be later there all the more. Where that one is not known, they have to agree;
+/// one that was minted since is the hold's own where they took it over.
+fn held(who: &Electorate, votes: &[Vote], granted: u64, minted: u64) -> Option<(u64, Reply)> {
+    let took_over = |node: usize| matches!(votes[node], Vote::In { fence, .. } if fence == minted);
+    let granted = if minted > granted && who.is_carried_by(took_over) { minted } else { granted };
     votes.iter().find_map(|vote| {
         let Vote::In { fence, mut reply, .. } = *vote else { return None };
         let token = if granted > 0 { granted } else { fence };

@@ -58,6 +58,8 @@ pub use build::QuorumBuilder;
 pub use change::{ChangeStep, Members};
 pub use look::NodeStatus;
 pub use ring::{Ring, RingBuilder};
+#[cfg(feature = "redis")]
+pub(crate) use url::quorum_nodes;
 
 /// A store over several stores, of which a majority decides: Redlock. Clones share it.
 ///

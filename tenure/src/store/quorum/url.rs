@@ -29,7 +29,8 @@ const FORM: &str = "it has the form redlock://user:password@host:port,host:port,
 struct Source {
     /// Each node's name.
     names: Vec<String>,
-    open: Opener,
+    /// The URL of the node with that name.
+    url_of: Arc<dyn Fn(&str) -> String + Send + Sync>,
     options: Vec<(String, String)>,
 }
 
@@ -45,7 +46,7 @@ impl Quorum {
     /// Nothing is left behind when the future is dropped.
     pub async fn connect(url: &str) -> Result<Self> {
         let source = Source::parse(url)?;
-        let mut builder = Self::builder().opener_of(source.open.clone());
+        let mut builder = Self::builder().opener_of(source.opener());
         for (name, value) in &source.options {
             builder = match name.as_str() {
                 "votes" => {
@@ -76,7 +77,7 @@ impl Ring {
     /// Nothing is left behind when the future is dropped.
     pub async fn connect(url: &str) -> Result<Self> {
         let source = Source::parse(url)?;
-        let mut builder = RingBuilder::of(source.open.clone());
+        let mut builder = RingBuilder::of(source.opener());
         let mut weights = vec![1; source.names.len()];
         for (name, value) in &source.options {
             builder = match name.as_str() {
@@ -138,28 +139,32 @@ impl Source {
         let tls = if scheme.ends_with('s') { "rediss" } else { "redis" };
         let at = if login.is_empty() { "" } else { "@" };
         let (before, after) = (format!("{tls}://{login}{at}"), format!("/{database}?{}", of_nodes.join("&")));
-        let open: Opener = Arc::new(move |name| {
-            let url = format!("{before}{name}{after}");
-            Box::pin(async move { crate::open_store(&url).await })
-        });
-        Ok(Self { names, open, options: options.into_iter().map(|(name, value, _)| (name, value)).collect() })
+        let url_of = Arc::new(move |name: &str| format!("{before}{name}{after}"));
+        Ok(Self { names, url_of, options: options.into_iter().map(|(name, value, _)| (name, value)).collect() })
     }
 
     fn of_urls(urls: Vec<String>, options: Vec<(String, String, String)>) -> Result<Self> {
         let names: Vec<String> = urls.iter().map(|url| without_secrets(url)).collect();
         let known: Vec<(String, String)> = names.iter().cloned().zip(urls).collect();
-        let open: Opener = Arc::new(move |name| {
+        let url_of = Arc::new(move |name: &str| {
             let known = known.iter().find(|(other, _)| other == name).map(|(_, url)| url.clone());
-            let url = known.unwrap_or_else(|| name.to_owned());
-            Box::pin(async move { crate::open_store(&url).await })
+            known.unwrap_or_else(|| name.to_owned())
         });
-        Ok(Self { names, open, options: options.into_iter().map(|(name, value, _)| (name, value)).collect() })
+        Ok(Self { names, url_of, options: options.into_iter().map(|(name, value, _)| (name, value)).collect() })
+    }
+
+    fn opener(&self) -> Opener {
+        let url_of = self.url_of.clone();
+        Arc::new(move |name| {
+            let url = url_of(name);
+            Box::pin(async move { crate::open_store(&url).await })
+        })
     }
 
     /// The nodes, of which at least so many answer.
     async fn reach(&self, least: usize) -> Result<Vec<(String, Arc<dyn Store>)>> {
         let nodes: Vec<(String, Arc<Lazy>)> =
-            self.names.iter().map(|name| (name.clone(), Arc::new(Lazy::new(name, self.open.clone())))).collect();
+            self.names.iter().map(|name| (name.clone(), Arc::new(Lazy::new(name, self.opener())))).collect();
         let reached = join_all(nodes.iter().map(|(_, node)| node.reach())).await;
         let errors: Vec<_> = reached.into_iter().filter_map(Result::err).collect();
         // What no time will mend.
@@ -172,6 +177,15 @@ impl Source {
         }
         Ok(nodes.into_iter().map(|(name, node)| (name, node as Arc<dyn Store>)).collect())
     }
+}
+
+/// The names and URLs of a quorum's or a ring's nodes, and the longest ttl that it grants. The URLs have passwords in them.
+pub(crate) fn quorum_nodes(url: &str) -> Result<(Vec<(String, String)>, Duration)> {
+    let source = Source::parse(url)?;
+    let longest = source.options.iter().find(|(name, _)| name == "longest_ttl");
+    let longest = longest.map(|(name, value)| duration(name, value)).transpose()?;
+    let nodes = source.names.iter().map(|name| (name.clone(), (source.url_of)(name))).collect();
+    Ok((nodes, longest.unwrap_or(super::build::LONGEST_TTL)))
 }
 
 fn with_port(host: &str) -> String {

@@ -22,6 +22,7 @@ mod cluster;
 mod collector;
 mod connect;
 mod errors;
+pub(crate) mod inspect;
 mod keys;
 mod record;
 mod run;

@@ -150,6 +150,11 @@ fn ended(path: &Path, kind: ErrorKind) -> Error {
     Error::new(kind, format!("the thread for {} came to an early end", path.display()))
 }
 
+/// The file of a `sqlite:` URL, by its absolute path.
+pub(crate) fn sqlite_path(url: &str) -> Result<PathBuf> {
+    Options::parse(url).map(|options| options.path)
+}
+
 impl fmt::Debug for Sqlite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sqlite").field("path", &self.0.path).field("hub", &self.0.hub).finish_non_exhaustive()
