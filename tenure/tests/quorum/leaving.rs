@@ -105,3 +105,15 @@ async fn nothing_is_left_after_the_memory() {
     sleep(secs(130)).await;
     assert!(nodes.iter().all(|node| node.keys().is_empty()), "{:?}", nodes[0].keys());
 }
+
+/// Fails where only those count that were asked to let it go, or what a dead node had counts as lost.
+#[tokio::test(start_paused = true)]
+async fn a_release_is_certain_though_one_of_those_that_had_it_is_dead() {
+    let nodes = nodes(3);
+    let client = Client::of(&nodes, 1);
+    let guard = client.mutex("a").lock().await.unwrap();
+    let has = |node: &&Node| node.crowd("a").0 == 1;
+    assert_eq!(nodes.iter().filter(has).count(), 2, "as many as carry a vote");
+    nodes.iter().find(has).unwrap().fault(Fault::Refuse);
+    assert!(guard.release().await.unwrap(), "it was ours");
+}

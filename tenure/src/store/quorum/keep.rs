@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Inner;
-use super::claims::Standing;
+use super::claims::{Claim as Claimed, Standing};
 use super::node::{Vote, Weight};
 use crate::env;
 use crate::error::{Error, ErrorKind, Result};
@@ -86,9 +86,16 @@ impl Inner {
         let known = self.known(key, op.id, self.longest).await?;
         let limit = known.asks.as_ref().map_or(Claim::ALL, |asks| asks.claim.limit());
         let who = self.electorate(&self.view(), key, limit);
-        let ops: Vec<(usize, Op)> = {
-            let mut claims = self.claims();
-            let claim = claims.of(op.id, self.env.now(), self.longest.max(op.bury));
+        let (ops, lacking, kept): (Vec<(usize, Op)>, Vec<usize>, Vec<usize>) = {
+            let (mut claims, now) = (self.claims(), self.env.now());
+            let claim = claims.of(op.id, now, Duration::ZERO);
+            let lasts = !known.is_found && claim.fence > 0 && claim.until > now;
+            let stands = |standing: Standing, of: &Claimed| {
+                who.nodes().into_iter().filter(|node| of.standing(*node) == standing).collect()
+            };
+            let (lacking, kept) =
+                (stands(Standing::Out, claim), if lasts { stands(Standing::In, claim) } else { Vec::new() });
+            let claim = claims.of(op.id, now, self.longest.max(op.bury));
             claim.is_over = true;
             let longest = known.asks.as_ref().map_or(self.longest, |asks| asks.ttl.max(asks.patience));
             let leave = |node: usize| {
@@ -99,7 +106,8 @@ impl Inner {
             let nodes = if everywhere { who.nodes() } else { Vec::new() };
             let nodes: BTreeSet<usize> = nodes.into_iter().chain(claim.nodes()).collect();
             // What is under way will be undone when it is answered.
-            nodes.into_iter().filter(|node| everywhere || claim.standing(*node) != Standing::Asked).map(leave).collect()
+            let asked = nodes.into_iter().filter(|node| everywhere || claim.standing(*node) != Standing::Asked);
+            (asked.map(leave).collect(), if everywhere { Vec::new() } else { lacking }, kept)
         };
         let expected = ops.len();
         let mut asked = self.send(key, ops);
@@ -119,14 +127,18 @@ impl Inner {
             votes[node] = Vote::of(reply, |_| Weight::Full);
         }
         // Everyone who is up has answered, so that whoever asks next finds it free.
-        let enough =
-            who.is_carried_by(|node| matches!(votes[node], Vote::Out(_) | Vote::In { .. })) || answered == expected;
+        let is_out = |node: usize| matches!(votes[node], Vote::Out(_) | Vote::In { .. }) || lacking.contains(&node);
+        let enough = who.is_carried_by(is_out) || answered == expected;
         let Some(reply) = last.filter(|_| enough) else {
             let message = format!("too few nodes of the quorum answered to a release: {}", errors.join("; "));
             return Err(Error::new(ErrorKind::NoReply, message));
         };
         self.see_rest_off(key, known.id, unheard);
-        let had = |node: usize| matches!(was(votes[node]), Some(Was::Holding));
+        // Of one that cannot say it, what is known of it counts, as it did for the holder.
+        let had = |node: usize| match votes[node] {
+            Vote::Failed => kept.contains(&node),
+            vote => was(vote) == Some(Was::Holding),
+        };
         let was = if who.is_carried_by(had) { Was::Holding } else { waiting_or(Was::Unknown, &votes) };
         Ok(Reply { outcome: Outcome::Gone { was }, ..reply })
     }
