@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tenure::store::{Quorum, Store};
 use tenure::{Error, Guard, Lock, Locks, Result};
-use testkit::Redis;
+use testkit::{Redis, SentinelGroup};
 
 /// Servers that write to disk before they answer, and so vote from the start.
 fn durable(n: usize) -> Vec<Redis> {
@@ -227,6 +227,29 @@ async fn nodes_of_several_kinds_make_a_quorum() {
     let fence = held.fence();
     within(5, held.release()).await.unwrap();
     assert!(soon(5, async || mutex(&two, "a").try_lock().await).await.fence() > fence);
+}
+
+/// A node may fail over by itself: its failover loses nothing, though it forgets, for the others remember.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_behind_sentinels_fails_over_while_a_hold_lasts() {
+    let (servers, mut group) = (durable(2), SentinelGroup::start());
+    let nodes = [servers[0].url(), servers[1].url(), group.url()];
+    let encoded: Vec<String> =
+        nodes.iter().map(|node| format!("node={}", node.replace(':', "%3A").replace('/', "%2F"))).collect();
+    // What is behind the Sentinels has no vote before it has run for a longest ttl.
+    let url = format!("redlock:?{}&{PATIENT}&longest_ttl=5s", encoded.join("&"));
+    let locks = within(10, tenure::open(&url)).await.unwrap();
+    let held = within(5, mutex(&locks, "a").lock()).await.unwrap();
+    let old = group.master();
+    group.nodes[old].kill();
+    tokio::task::block_in_place(|| group.master_after(old));
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert!(held.is_held());
+    let fence = held.fence();
+    assert!(within(5, held.release()).await.unwrap());
+    let next = within(5, mutex(&locks, "a").lock()).await.unwrap();
+    assert!(next.fence() > fence);
+    within(5, next.release()).await.unwrap();
 }
 
 /// The hold goes back and forth by pushes from the home: far more often than by asking again in time.

@@ -62,9 +62,20 @@ impl Store {
         code(self.output(args).status)
     }
 
-    /// Starts it, and lets it run.
+    /// Starts it, and lets it run. It hears signals as from a terminal, though whoever runs the tests may ignore some, as a
+    /// shell does for what it runs in the background.
     pub(crate) fn start(&self, args: &[&str]) -> Running {
-        Running::start(self.tenure(args).stdout(Stdio::piped()).stderr(Stdio::piped()))
+        let tenure = self.tenure(args);
+        let mut command = Command::new("env");
+        command.args(["--default-signal=INT", "--default-signal=QUIT"]).arg(tenure.get_program());
+        command.args(tenure.get_args()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        for (name, value) in tenure.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        Running::start(&mut command)
     }
 
     /// Starts a command that holds a lock, and waits until it does.
