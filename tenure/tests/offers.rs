@@ -1,10 +1,9 @@
 //! What a task in line is given and does not take, as its future is not polled any more; under a paused clock.
 //!
-//! Bugs that were planted, one at a time, and found: an offer lasts for as long as its hold
-//! would; what is on offer is renewed; the turn to ask is never taken back, or a hold is and the line not told; the
-//! release is forgotten; who was passed over believes that it holds, or that it is its turn; it joins again at the end;
-//! an overdue renewal is forgotten; a hold is taken after its deadline; a task that goes keeps what it was given; the
-//! heir of a claim that is gone is not told.
+//! Bugs that were planted, one at a time, and found: an offer lasts for as long as its hold would; the turn to ask is never
+//! taken back, or a hold is and the line not told; the release is forgotten; who was passed over believes that it holds, or
+//! that it is its turn; it joins again at the end; an overdue renewal is forgotten; a hold is taken after its deadline; a
+//! task that goes keeps what it was given; the heir of a claim that is gone is not told.
 
 #![allow(clippy::disallowed_methods, reason = "tests have their time and their tasks from tokio")]
 

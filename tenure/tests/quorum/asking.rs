@@ -1,4 +1,4 @@
-//! All nodes are asked at once, a silent one costs its own time once, and what cannot be had is said.
+//! As many nodes as are needed are asked at once, a silent one costs its own time once, and what cannot be had is said.
 
 use tenure::ErrorKind;
 
@@ -6,7 +6,7 @@ use crate::*;
 
 /// Fails where nodes are asked one after the other.
 #[tokio::test(start_paused = true)]
-async fn all_are_asked_at_once() {
+async fn those_that_are_needed_are_asked_at_once() {
     let client = Client::of(&nodes(5), 1);
     client.mutex("a").try_lock().await.unwrap().unwrap().release().await.unwrap();
     client.delay(ms(20));

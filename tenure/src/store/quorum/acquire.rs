@@ -32,6 +32,7 @@ impl Inner {
             );
             return Err(invalid(message));
         }
+        let op = &Acquire { memory: op.memory.min(self.token_memory), ..op.clone() };
         let view = self.fresh_view().await?;
         let who = self.electorate(&view, key, op.claim.limit());
         let nodes = who.nodes();
@@ -69,12 +70,14 @@ impl Inner {
         if ballot.home.is_none() {
             ballot.home = self.home(key, &ballot.nodes);
         }
-        self.vote(&mut ballot, token).await
+        self.vote(&ballot, token).await
     }
 
-    async fn vote(self: &Arc<Self>, ballot: &mut Ballot<'_>, mut token: u64) -> Result<Reply> {
+    async fn vote(self: &Arc<Self>, ballot: &Ballot<'_>, mut token: u64) -> Result<Reply> {
         let waits = !ballot.op.patience.is_zero();
-        for round in 1.. {
+        let mut round = 0;
+        loop {
+            round += 1;
             self.rounds.fetch_add(1, Relaxed);
             let (outcome, errors) = self.round(ballot, token).await;
             match outcome {
@@ -110,7 +113,6 @@ impl Inner {
                 None => return Ok(busy(reply, ahead, self.env.jitter(pause(self.rounds_with_home(ballot))))),
             }
         }
-        Err(short(Vec::new()))
     }
 
     /// One round: asks for the token, until it is decided. At first only as many as carry a vote if all of them agree; the
@@ -179,8 +181,7 @@ impl Inner {
             if claim.standing(node) == Standing::Out {
                 claim.stand(node, Standing::Asked);
             }
-            let memory = op.memory.min(self.token_memory);
-            (node, Op::Acquire(Acquire { id: claim.id(node), patience, fence: token, memory, ..(*op).clone() }))
+            (node, Op::Acquire(Acquire { id: claim.id(node), patience, fence: token, ..(*op).clone() }))
         };
         nodes.iter().map(|node| request(*node)).collect()
     }
@@ -202,16 +203,12 @@ impl Inner {
         if let Some(claim) = self.claims().get(ballot.op.id) {
             let standing = ballot.home.map(|home| claim.standing(home));
             kept = standing.filter(|standing| stays && matches!(standing, Standing::In | Standing::Waits));
-            // Where it does not stay, leaving says so to those who listen.
-            claim.home = ballot.home;
+            claim.home = ballot.home.filter(|_| kept.is_some());
             claim.rounds += 1;
         }
         let others: Vec<usize> =
             ballot.nodes.iter().copied().filter(|node| kept.is_none() || Some(*node) != ballot.home).collect();
         let releases = self.leave(ballot, &others);
-        if let (None, Some(claim)) = (kept, self.claims().get(ballot.op.id)) {
-            claim.home = None;
-        }
         // Who will not wait has nothing left behind; who waits need not wait for that as well.
         match kept {
             Some(_) => self.let_go(ballot.key, releases),

@@ -96,7 +96,12 @@ pub(crate) use url::quorum_nodes;
 ///
 /// At most one holds, as long as the clocks of client and nodes run at rates that differ by less than a hundredth, and no
 /// node forgets what it acknowledged without a restart that shows. Fences rise strictly, whatever the clocks do, as long
-/// as a majority of nodes keeps its memory; they do not need the client's clock to be right.
+/// as a majority of nodes keeps its memory and remembers the lock's last token: `token_memory` after the lock was last
+/// used, at most, the clients' clocks have to do, and must not differ by more.
+///
+/// A node's user has to be allowed `INFO` and `CONFIG GET`, besides what [`Redis`](crate::store::Redis) asks for: where it is
+/// not told for how long a server has run, a client counts from its own connection, and the node has no vote before a
+/// longest ttl has passed.
 ///
 /// A semaphore of `k` permits over `n` nodes needs `⌊n·k/(k+1)⌋ + 1` of them: four of five for two permits, all five from four
 /// permits on.
