@@ -39,6 +39,7 @@ use crate::store::{Store, Traits};
 
 mod admission;
 mod house;
+pub mod journal;
 mod lease;
 mod lock;
 mod owner;

@@ -21,6 +21,7 @@ use crate::proto::{ClaimId, Op, Outcome, Reply};
 
 mod cluster;
 mod collector;
+pub(crate) mod commands;
 mod connect;
 mod errors;
 pub(crate) mod inspect;
