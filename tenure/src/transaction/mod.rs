@@ -1,5 +1,16 @@
 //! Transactions under a lock: what happens as a whole or not at all, though clients and servers fail in the middle.
 //!
+//! * a [`Coordinator`] has several [participants](Participant) do something together, or not at all: two phases, and a
+//!   decision that is written once;
 //! * a [`Journal`](journal::Journal) is where a coordinator or a saga writes what it must not forget.
 
+pub mod coordinator;
 pub mod journal;
+pub mod participant;
+mod txid;
+
+#[doc(inline)]
+pub use coordinator::Coordinator;
+#[doc(inline)]
+pub use participant::Participant;
+pub use txid::TxId;
