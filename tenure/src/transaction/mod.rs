@@ -7,6 +7,8 @@
 pub mod coordinator;
 pub mod journal;
 pub mod participant;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod txid;
 
 #[doc(inline)]

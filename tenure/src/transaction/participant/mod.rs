@@ -19,6 +19,14 @@ use super::TxId;
 use crate::error::Result;
 use crate::hold::Fence;
 
+#[cfg(feature = "postgres")]
+mod postgres;
+mod work;
+
+#[cfg(feature = "postgres")]
+pub use self::postgres::PostgresParticipant;
+pub use work::{Param, SqlWork, Statement};
+
 /// Somebody who takes part in two-phase transactions: a database, a folder, a service.
 ///
 /// # Contract
