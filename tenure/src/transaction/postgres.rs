@@ -99,6 +99,19 @@ impl Postgres {
         Ok(value)
     }
 
+    /// Makes sure that the server writes to disk before it answers.
+    pub(crate) async fn require_fsync(&self, what: &str) -> Result<()> {
+        let row = self.by(true, async |client| client.query_one("SELECT current_setting('fsync')", &[]).await).await?;
+        if row.get::<_, String>(0) == "on" {
+            return Ok(());
+        }
+        let message = format!(
+            "{} may forget what it acknowledged, and {what} must not be forgotten: set fsync = on there",
+            self.location()
+        );
+        Err(Error::new(ErrorKind::Unsupported, message))
+    }
+
     /// Makes tables that are missing, one process after the other.
     pub(crate) async fn migrate(&self, statements: &str) -> Result<()> {
         // Two that find the same table missing would both make it. The number is "tenu".

@@ -4,7 +4,9 @@ use async_trait::async_trait;
 use tokio_postgres::Row;
 
 use super::{Durable, Entry, Journal, Keep, Written, check};
-use crate::error::{Error, ErrorKind, Result};
+#[cfg(doc)]
+use crate::error::ErrorKind;
+use crate::error::Result;
 use crate::transaction::postgres::Postgres;
 
 /// A journal in the table `tenure_journal` of a Postgres database, 12 or newer.
@@ -33,15 +35,7 @@ impl PostgresJournal {
     /// Nothing is left behind.
     pub async fn connect(url: &str) -> Result<Self> {
         let server = Postgres::connect(url).await?;
-        let row =
-            server.by(true, async |client| client.query_one("SELECT current_setting('fsync')", &[]).await).await?;
-        if row.get::<_, String>(0) != "on" {
-            let message = format!(
-                "{} may forget what it acknowledged, and a decision must not be forgotten: set fsync = on there",
-                server.location()
-            );
-            return Err(Error::new(ErrorKind::Unsupported, message));
-        }
+        server.require_fsync("a decision").await?;
         Ok(Self(server))
     }
 

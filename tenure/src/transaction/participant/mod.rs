@@ -21,10 +21,16 @@ use crate::hold::Fence;
 
 #[cfg(feature = "postgres")]
 mod postgres;
+#[cfg(feature = "redis")]
+mod redis;
+mod redis_work;
 mod work;
 
 #[cfg(feature = "postgres")]
 pub use self::postgres::PostgresParticipant;
+#[cfg(feature = "redis")]
+pub use self::redis::RedisParticipant;
+pub use redis_work::{RedisOp, RedisWork};
 pub use work::{Param, SqlWork, Statement};
 
 /// Somebody who takes part in two-phase transactions: a database, a folder, a service.

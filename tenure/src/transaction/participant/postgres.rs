@@ -1,6 +1,9 @@
 //! A Postgres database that takes part: by tables of staged shares, and not by `PREPARE TRANSACTION`, which is off by
 //! default, holds its row locks until it is settled, and keeps the database from cleaning up.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use async_trait::async_trait;
 use tokio_postgres::Transaction;
 use tokio_postgres::types::private::BytesMut;
@@ -22,7 +25,12 @@ use crate::transaction::postgres::{Postgres, Step};
 pub struct PostgresParticipant {
     name: String,
     server: Postgres,
+    /// How often it was told to forget.
+    forgotten: Arc<AtomicU32>,
 }
+
+/// Every so many times, what is left of locks that nobody uses any more is looked for.
+const SWEEP_EVERY: u32 = 256;
 
 impl PostgresParticipant {
     /// What makes the tables, in SQL; where they are there, it does nothing.
@@ -34,13 +42,15 @@ impl PostgresParticipant {
     /// # Errors
     ///
     /// [`ErrorKind::Invalid`] for a URL that cannot be meant, [`ErrorKind::Unavailable`] where there is no server,
-    /// [`ErrorKind::Denied`] for a wrong user or password.
+    /// [`ErrorKind::Denied`] for a wrong user or password, [`ErrorKind::Unsupported`] with `fsync=off`.
     ///
     /// # Cancel safety
     ///
     /// Nothing is left behind.
     pub async fn connect(name: impl Into<String>, url: &str) -> Result<Self> {
-        Ok(Self { name: name.into(), server: Postgres::connect(url).await? })
+        let server = Postgres::connect(url).await?;
+        server.require_fsync("what was prepared").await?;
+        Ok(Self { name: name.into(), server, forgotten: Arc::default() })
     }
 
     /// Makes the tables, where they are missing.
@@ -58,8 +68,9 @@ impl PostgresParticipant {
 
     /// Takes the row of the lock, so that nobody else is at it, and gives the newest token, `fence` among them.
     async fn enter(&self, tx: &Transaction<'_>, lock: &str, fence: u64) -> Result<u64> {
-        const ENTER: &str = "INSERT INTO tenure_share_fence AS f VALUES ($1, $2, $3)
-            ON CONFLICT (participant, lock) DO UPDATE SET fence = GREATEST(f.fence, excluded.fence) RETURNING fence";
+        const ENTER: &str = "INSERT INTO tenure_share_fence AS f (participant, lock, fence) VALUES ($1, $2, $3)
+            ON CONFLICT (participant, lock) DO UPDATE SET fence = GREATEST(f.fence, excluded.fence), used = now()
+            RETURNING fence";
         let row = tx.query_one(ENTER, &[&self.name, &lock, &(fence as i64)]).await;
         row.map(|row| row.get::<_, i64>(0) as u64).map_err(|error| self.server.explain(error))
     }
@@ -92,7 +103,8 @@ impl PostgresParticipant {
     async fn stage(&self, tx: &Transaction<'_>, branch: &Branch, work: &[u8]) -> Result<Step<Vote>> {
         const OLDER: &str = "SELECT id FROM tenure_share
             WHERE participant = $1 AND lock = $2 AND fence < $3 AND state = 'staged' LIMIT 1";
-        const FORGET: &str = "DELETE FROM tenure_share WHERE participant = $1 AND lock = $2 AND fence < $3 AND finished AND state <> 'staged'";
+        const FORGET: &str =
+            "DELETE FROM tenure_share WHERE participant = $1 AND lock = $2 AND fence < $3 AND finished IS NOT NULL";
         let explain = |error| self.server.explain(error);
         let refuse = |refusal| Ok(Step::Undo(Vote::Refused(refusal)));
         let newest = self.enter(tx, &branch.lock, branch.fence.get()).await?;
@@ -213,10 +225,16 @@ impl Participant for PostgresParticipant {
     }
 
     async fn forget(&self, branch: &Branch) -> Result<()> {
+        // Of locks that nobody has used for a week: nothing of theirs is under way any more.
+        const SWEEP: &str = "WITH gone AS (DELETE FROM tenure_share_fence AS f WHERE participant = $1
+                AND used < now() - interval '7 days' AND NOT EXISTS (SELECT FROM tenure_share AS s
+                    WHERE s.participant = f.participant AND s.lock = f.lock AND s.finished IS NULL)
+                RETURNING lock)
+            DELETE FROM tenure_share WHERE participant = $1 AND lock IN (SELECT lock FROM gone)";
         const FORGET: &str =
             "DELETE FROM tenure_share WHERE participant = $1 AND id = $2 AND fence < $3 AND state <> 'staged'";
         const FINISH: &str =
-            "UPDATE tenure_share SET finished = true WHERE participant = $1 AND id = $2 AND state <> 'staged'";
+            "UPDATE tenure_share SET finished = now() WHERE participant = $1 AND id = $2 AND state <> 'staged'";
         let step = async |tx: &Transaction<'_>| {
             let newest = self.enter(tx, &branch.lock, 0).await? as i64;
             let id = branch.id.to_string();
@@ -224,12 +242,16 @@ impl Participant for PostgresParticipant {
             tx.execute(FINISH, &[&self.name, &id]).await.map_err(|error| self.server.explain(error))?;
             Ok(Step::Keep(()))
         };
-        self.server.within(step).await
+        self.server.within(step).await?;
+        if self.forgotten.fetch_add(1, Ordering::Relaxed) % SWEEP_EVERY == 0 {
+            let _ = self.server.by(true, async |client| client.execute(SWEEP, &[&self.name]).await).await;
+        }
+        Ok(())
     }
 
     async fn list(&self) -> Result<Vec<Share>> {
         const LIST: &str = "SELECT id, lock, fence, state FROM tenure_share
-            WHERE participant = $1 AND NOT finished ORDER BY fence, id";
+            WHERE participant = $1 AND finished IS NULL ORDER BY fence, id";
         let rows = self.server.by(true, async |client| client.query(LIST, &[&self.name]).await).await?;
         let share = |row: &tokio_postgres::Row| {
             let id = row.get::<_, String>(0).parse()?;

@@ -6,7 +6,7 @@ CREATE TABLE IF NOT EXISTS tenure_share (
     fence       bigint NOT NULL,
     state       text NOT NULL CHECK (state IN ('staged', 'committed', 'rolled-back')),
     work        bytea,
-    finished    boolean NOT NULL DEFAULT false,
+    finished    timestamptz,
     since       timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (participant, id)
 );
@@ -15,5 +15,6 @@ CREATE TABLE IF NOT EXISTS tenure_share_fence (
     participant text NOT NULL,
     lock        text NOT NULL,
     fence       bigint NOT NULL,
+    used        timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (participant, lock)
 );
