@@ -9,10 +9,10 @@ pub mod journal;
 pub mod participant;
 #[cfg(feature = "postgres")]
 mod postgres;
-mod txid;
+mod id;
 
 #[doc(inline)]
 pub use coordinator::Coordinator;
 #[doc(inline)]
 pub use participant::Participant;
-pub use txid::TxId;
+pub use id::TransactionId;

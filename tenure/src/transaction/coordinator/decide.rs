@@ -3,7 +3,7 @@
 use super::record::{Decision, Record};
 use super::{Coordinator, FIRST_PAUSE, LONGEST_PAUSE, Reason};
 use crate::error::Result;
-use crate::transaction::TxId;
+use crate::transaction::TransactionId;
 use crate::transaction::journal::{Keep, Written};
 
 /// A record as the journal has it.
@@ -87,14 +87,14 @@ impl Coordinator {
     }
 
     /// What the journal has of a transaction.
-    pub(super) async fn find(&self, id: TxId) -> Result<Option<Seen>> {
+    pub(super) async fn find(&self, id: TransactionId) -> Result<Option<Seen>> {
         let Some(entry) = self.journal.load(&id.to_string()).await? else { return Ok(None) };
         let record = Record::read(&entry)?;
         Ok(record.map(|record| Seen { record, version: entry.version }))
     }
 }
 
-fn conflict(id: TxId) -> crate::Error {
+fn conflict(id: TransactionId) -> crate::Error {
     let message = format!("others keep changing the record of {id} and do not decide");
     crate::Error::new(crate::ErrorKind::Unavailable, message)
 }

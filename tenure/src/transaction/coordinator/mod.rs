@@ -43,7 +43,7 @@ use std::time::Duration;
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
 use crate::guard::Guard;
-use crate::transaction::TxId;
+use crate::transaction::TransactionId;
 use crate::transaction::journal::Durable;
 use crate::transaction::participant::Participant;
 
@@ -224,8 +224,8 @@ impl Coordinator {
         Ok(())
     }
 
-    fn new_id(&self) -> TxId {
-        TxId::draw(&self.env)
+    fn new_id(&self) -> TransactionId {
+        TransactionId::draw(&self.env)
     }
 }
 

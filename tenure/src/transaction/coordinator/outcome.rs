@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::record::Heuristic;
 use crate::error::Error;
-use crate::transaction::TxId;
+use crate::transaction::TransactionId;
 use crate::transaction::participant::{Branch, Refusal};
 
 /// What became of a transaction.
@@ -15,7 +15,7 @@ pub enum Outcome {
     /// It happens. That is decided and on the journal's disk.
     Committed {
         /// The transaction.
-        id: TxId,
+        id: TransactionId,
         /// Who has not done it yet, as far as is known: recovery will see to it. Empty as a rule.
         pending: Vec<Pending>,
         /// Who has gone another way, and will not do it.
@@ -24,7 +24,7 @@ pub enum Outcome {
     /// It does not happen.
     RolledBack {
         /// The transaction.
-        id: TxId,
+        id: TransactionId,
         /// Why.
         why: Reason,
         /// Who may still have something staged: recovery will see to it.
@@ -36,7 +36,7 @@ pub enum Outcome {
     /// [`resolve`](super::Coordinator::resolve) does so now and tells.
     Unknown {
         /// The transaction.
-        id: TxId,
+        id: TransactionId,
         /// What went wrong.
         error: Error,
     },
@@ -49,7 +49,7 @@ impl Outcome {
     }
 
     /// The transaction.
-    pub fn id(&self) -> TxId {
+    pub fn id(&self) -> TransactionId {
         match self {
             Self::Committed { id, .. } | Self::RolledBack { id, .. } | Self::Unknown { id, .. } => *id,
         }

@@ -7,7 +7,7 @@ use super::record::{Decision, Record};
 use super::{Coordinator, Outcome, Pending, Reason, Recovered};
 use crate::error::{Error, ErrorKind, Result};
 use crate::guard::Guard;
-use crate::transaction::TxId;
+use crate::transaction::TransactionId;
 use crate::transaction::participant::{Ack, Branch, ShareState};
 
 impl Coordinator {
@@ -39,7 +39,7 @@ impl Coordinator {
     pub async fn recover_older(&self, age: std::time::Duration) -> Result<Recovered> {
         let before = self.env.wall().saturating_sub(crate::proto::micros(age));
         let records = self.list().await?;
-        let old: Vec<TxId> = records.iter().filter(|r| r.since <= before).map(|r| r.branch.id).collect();
+        let old: Vec<TransactionId> = records.iter().filter(|r| r.since <= before).map(|r| r.branch.id).collect();
         self.recover_if(&|branch| old.contains(&branch.id)).await
     }
 
@@ -88,14 +88,14 @@ impl Coordinator {
     /// # Cancel safety
     ///
     /// It may be settled or not; call it again.
-    pub async fn resolve(&self, id: TxId) -> Result<Outcome> {
+    pub async fn resolve(&self, id: TransactionId) -> Result<Outcome> {
         match self.settle(id).await? {
             Outcome::Unknown { error, .. } => Err(error),
             outcome => Ok(outcome),
         }
     }
 
-    pub(super) async fn settle(&self, id: TxId) -> Result<Outcome> {
+    pub(super) async fn settle(&self, id: TransactionId) -> Result<Outcome> {
         let Some(Seen { record, version }) = self.retry(self.settle_timeout, async || self.find(id).await).await?
         else {
             let message = format!(
@@ -147,7 +147,7 @@ impl Coordinator {
     /// # Cancel safety
     ///
     /// It may be removed or not; call it again.
-    pub async fn remove(&self, id: TxId) -> Result<()> {
+    pub async fn remove(&self, id: TransactionId) -> Result<()> {
         match self.limited(self.find(id)).await? {
             None => Err(Error::new(ErrorKind::Missing, format!("there is no record of the transaction {id}"))),
             Some(seen) if !seen.record.state.is_done() => {

@@ -6,7 +6,7 @@ use super::record::{Decision, Party, Record};
 use super::{Coordinator, Outcome, Reason};
 use crate::error::{Error, ErrorKind, Result};
 use crate::guard::Guard;
-use crate::transaction::TxId;
+use crate::transaction::TransactionId;
 use crate::transaction::participant::{Branch, Refusal, Vote};
 
 /// A transaction that is being put together. Made by [`Coordinator::begin`]; dropping it does nothing.
@@ -15,7 +15,7 @@ use crate::transaction::participant::{Branch, Refusal, Vote};
 pub struct Transaction<'a> {
     coordinator: &'a Coordinator,
     guard: &'a Guard,
-    id: TxId,
+    id: TransactionId,
     work: Vec<(String, Vec<u8>)>,
 }
 
@@ -25,7 +25,7 @@ impl<'a> Transaction<'a> {
     }
 
     /// What it is called, to [resolve](Coordinator::resolve) it by where the process does not live to see its end.
-    pub fn id(&self) -> TxId {
+    pub fn id(&self) -> TransactionId {
         self.id
     }
 

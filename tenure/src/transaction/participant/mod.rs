@@ -15,7 +15,7 @@ use std::fmt::{self, Debug};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use super::TxId;
+use super::TransactionId;
 use crate::error::Result;
 use crate::hold::Fence;
 
@@ -87,7 +87,7 @@ pub trait Participant: Debug + Send + Sync + 'static {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Branch {
     /// The transaction.
-    pub id: TxId,
+    pub id: TransactionId,
     /// The lock under which it is done.
     pub lock: String,
     /// The token of the hold.
@@ -118,7 +118,7 @@ pub enum Refusal {
     /// A transaction of an earlier hold is staged and not settled: recovery settles it.
     InDoubt {
         /// That transaction.
-        id: TxId,
+        id: TransactionId,
     },
     /// The work cannot be done: why.
     Unable(String),

@@ -11,34 +11,34 @@ use crate::error::{Error, ErrorKind};
 /// Names one transaction: 128 random bits, 32 hex digits as text. Never used twice.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
-pub struct TxId(u128);
+pub struct TransactionId(u128);
 
-impl TxId {
+impl TransactionId {
     /// A new one.
     pub(crate) fn draw(env: &Env) -> Self {
         Self(env.bits())
     }
 }
 
-impl fmt::Display for TxId {
+impl fmt::Display for TransactionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:032x}", self.0)
     }
 }
 
-impl fmt::Debug for TxId {
+impl fmt::Debug for TransactionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
 }
 
-impl From<TxId> for String {
-    fn from(id: TxId) -> Self {
+impl From<TransactionId> for String {
+    fn from(id: TransactionId) -> Self {
         id.to_string()
     }
 }
 
-impl FromStr for TxId {
+impl FromStr for TransactionId {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
@@ -50,7 +50,7 @@ impl FromStr for TxId {
     }
 }
 
-impl TryFrom<String> for TxId {
+impl TryFrom<String> for TransactionId {
     type Error = Error;
 
     fn try_from(text: String) -> Result<Self, Error> {
