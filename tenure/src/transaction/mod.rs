@@ -4,7 +4,8 @@
 //!
 //! * in one Redis, a *fenced commit*: see below;
 //! * in several places, a [`Coordinator`] has its [participants](Participant) do something together, or not at all: two
-//!   phases, and a decision that is written once in a [journal].
+//!   phases, and a decision that is written once in a [journal];
+//! * in one's own database, [`sql`] has it refuse transactions under a token that is too old.
 //!
 //! # Fenced commit
 //!
@@ -54,6 +55,7 @@ pub mod participant;
 mod postgres;
 mod resolve;
 mod settle;
+pub mod sql;
 mod stage;
 mod step;
 mod txid;
