@@ -5,7 +5,8 @@
 //! * in one Redis, a *fenced commit*: see below;
 //! * in several places, a [`Coordinator`] has its [participants](Participant) do something together, or not at all: two
 //!   phases, and a decision that is written once in a [journal];
-//! * in one's own database, [`sql`] has it refuse transactions under a token that is too old.
+//! * in one's own database, [`sql`] has it refuse transactions under a token that is too old;
+//! * where the parts cannot wait for each other, a [`Saga`]: steps, each with a compensation that undoes it.
 //!
 //! # Fenced commit
 //!
@@ -54,6 +55,7 @@ pub mod participant;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod resolve;
+mod saga;
 mod settle;
 pub mod sql;
 mod stage;
@@ -72,6 +74,7 @@ pub(crate) use outcome::Shown;
 pub use outcome::{Outcome, Reason};
 #[doc(inline)]
 pub use participant::Participant;
+pub use saga::{Call, Cause, Failure, Saga, SagaBuilder, SagaState, SagaStatus, StepState, StepStatus};
 pub(crate) use settle::refused;
 pub use settle::{Claimed, Commit, Settle, Verdict};
 pub use step::{Step, Verb};

@@ -1,0 +1,12 @@
+//! Sagas: that they end carried out or undone whatever fails, and what they refuse.
+
+#![allow(clippy::disallowed_methods, reason = "tests have their time and their tasks from tokio")]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod checker;
+mod ends;
+mod life;
+mod simulate;
+mod world;
