@@ -36,6 +36,8 @@ pub enum ErrorKind {
     Corrupt,
     /// The client was closed.
     Closed,
+    /// A transaction was rolled back: nothing of it was written.
+    RolledBack,
 }
 
 /// The error of everything here. It is cheap to clone.
