@@ -16,6 +16,8 @@ mod migration;
 mod nightly_job;
 mod order;
 mod resource;
+#[cfg(feature = "redis")]
+mod transfer;
 mod workers;
 
 #[tokio::main]
@@ -42,6 +44,13 @@ async fn main() -> tenure::Result<()> {
     }
     if is("failover-drill") {
         failover_drill::show(&store, async || println!("now stop your Redis for a moment, and start it again")).await?;
+    }
+    #[cfg(feature = "redis")]
+    if is("transfer") {
+        match url.starts_with("redis://") {
+            true => transfer::show(&url).await?,
+            false => println!("the transfer wants a Redis: give redis://host"),
+        }
     }
     Ok(())
 }

@@ -264,3 +264,13 @@ async fn and_over_a_file() {
     let url = |name: &str| format!("sqlite:{}", folder.path().join(name).display());
     every_point(&url("locks.db"), &url("journal.db"), &[UNDONE]).await;
 }
+
+#[cfg(feature = "postgres")]
+#[tokio::test]
+async fn and_over_postgres() {
+    use tenure::transaction::journal::PostgresJournal;
+
+    let (redis, postgres) = (testkit::Redis::start(), testkit::Postgres::start());
+    PostgresJournal::connect(&postgres.url()).await.unwrap().migrate().await.unwrap();
+    every_point(&redis.url(), &postgres.url(), &[CARRIED_OUT, UNDONE]).await;
+}
