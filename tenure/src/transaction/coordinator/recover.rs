@@ -1,6 +1,7 @@
 //! What others have left undone is settled: by the next holder of the lock, or by anybody.
 
-use futures_util::future::join_all;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, join_all};
 
 use super::decide::Seen;
 use super::record::{Decision, Record};
@@ -46,8 +47,12 @@ impl Coordinator {
     async fn recover_if(&self, concerns: &(dyn Fn(&Branch) -> bool + Sync)) -> Result<Recovered> {
         let mut recovered = Recovered::default();
         // First those who take part, and then the journal: what was staged before has had its record before.
-        let shares = join_all(self.participants.iter().map(|p| self.limited(p.list()))).await;
-        let records = self.retry(self.settle_timeout, async || self.list().await).await?;
+        let mut lists: Vec<BoxFuture<'_, _>> = Vec::new();
+        for participant in &self.participants {
+            lists.push(Box::pin(self.limited(participant.list())));
+        }
+        let shares = join_all(lists).await;
+        let records = self.retry(self.settle_timeout, || self.list().boxed()).await?;
         let is_undone = |record: &&Record| !record.state.is_done() && concerns(&record.branch);
         for record in records.iter().filter(is_undone) {
             recovered.outcomes.push(self.settle(record.branch.id).await?);
@@ -96,8 +101,7 @@ impl Coordinator {
     }
 
     pub(super) async fn settle(&self, id: TransactionId) -> Result<Outcome> {
-        let Some(Seen { record, version }) = self.retry(self.settle_timeout, async || self.find(id).await).await?
-        else {
+        let Some(Seen { record, version }) = self.retry(self.settle_timeout, || self.find(id).boxed()).await? else {
             let message = format!(
                 "{} has no record of the transaction {id}: it was never begun, or done a long time ago",
                 self.journal.location()
