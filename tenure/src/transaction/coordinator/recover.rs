@@ -24,7 +24,7 @@ impl Coordinator {
     /// What was settled is settled; call it again for the rest.
     pub async fn recover(&self, guard: &Guard) -> Result<Recovered> {
         let (lock, fence) = (guard.name(), guard.fence());
-        self.recover_if(&|branch| branch.lock == lock && branch.fence < fence).await
+        self.recover_if(&|branch, _| branch.lock == lock && branch.fence < fence).await
     }
 
     /// Settles whatever was begun more than `age` ago, of any lock: for those who look after a deployment. A transaction that
@@ -39,12 +39,10 @@ impl Coordinator {
     /// As [`recover`](Self::recover).
     pub async fn recover_older(&self, age: std::time::Duration) -> Result<Recovered> {
         let before = self.env.wall().saturating_sub(crate::proto::micros(age));
-        let records = self.list().await?;
-        let old: Vec<TransactionId> = records.iter().filter(|r| r.since <= before).map(|r| r.branch.id).collect();
-        self.recover_if(&|branch| old.contains(&branch.id)).await
+        self.recover_if(&|_, record| record.is_none_or(|record| record.since <= before)).await
     }
 
-    async fn recover_if(&self, concerns: &(dyn Fn(&Branch) -> bool + Sync)) -> Result<Recovered> {
+    async fn recover_if(&self, concerns: &(dyn Fn(&Branch, Option<&Record>) -> bool + Sync)) -> Result<Recovered> {
         let mut recovered = Recovered::default();
         // First those who take part, and then the journal: what was staged before has had its record before.
         let mut lists: Vec<BoxFuture<'_, _>> = Vec::new();
@@ -53,7 +51,7 @@ impl Coordinator {
         }
         let shares = join_all(lists).await;
         let records = self.retry(self.settle_timeout, || self.list().boxed()).await?;
-        let is_undone = |record: &&Record| !record.state.is_done() && concerns(&record.branch);
+        let is_undone = |record: &&Record| !record.state.is_done() && concerns(&record.branch, Some(record));
         for record in records.iter().filter(is_undone) {
             recovered.outcomes.push(self.settle(record.branch.id).await?);
         }
@@ -67,8 +65,11 @@ impl Coordinator {
                     continue;
                 }
             };
-            for share in shares.into_iter().filter(|share| concerns(&share.branch)) {
+            for share in shares {
                 let record = recorded(share.branch.id);
+                if !concerns(&share.branch, record) {
+                    continue;
+                }
                 match share.state {
                     ShareState::Staged if record.is_none() => recovered.orphans.push((name.clone(), share.branch)),
                     ShareState::Staged => {}
