@@ -377,6 +377,7 @@ local function carry_out(it)
   return answer
 end
 
+if not seen then return carry_out(later[1]) end
 -- What fails at one record, which somebody has damaged, say, concerns nobody else who shares the call.
 for _, it in ipairs(later) do
   local is_done, answer = pcall(carry_out, it)
@@ -385,4 +386,4 @@ for _, it in ipairs(later) do
   end
   answers[it.i] = answer
 end
-return #KEYS == 1 and answers[1] or answers
+return answers
