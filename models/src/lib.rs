@@ -8,6 +8,7 @@
 //! | `ring.rs` | a key that moves from one store to another |
 //! | `change.rs` | what the last two have in common |
 //! | `two_phase.rs` | a transaction over several participants, whoever crashes |
+//! | `saga.rs` | steps that are undone where they cannot be finished |
 //!
 //! A model that finds nothing wrong says nothing until it has been seen to find something: each comes with variants in
 //! which one rule is broken, and of each a counterexample must be found. `node.rs` is a node: it answers by the rule
@@ -32,6 +33,7 @@ mod members;
 mod node;
 mod restart;
 mod ring;
+mod saga;
 mod two_phase;
 
 use std::fmt::Debug;
