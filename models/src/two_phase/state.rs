@@ -6,11 +6,13 @@ pub(super) const TRANSACTIONS: usize = 2;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct State<const N: usize> {
     pub(super) lock: Lock,
+    /// The next holder has recovered, and looks at what the lock protects.
+    pub(super) is_looking: bool,
     pub(super) transactions: [Transaction; TRANSACTIONS],
     pub(super) places: [Place; N],
     /// A prepare landed at a participant after one under a later token.
     pub(super) was_stale: bool,
-    /// A commit was applied at a participant after a prepare under a later token.
+    /// A commit was applied after the next holder has looked, or at a participant after a prepare under a later token.
     pub(super) was_late: bool,
     /// A participant was reported to have gone another way than what was decided.
     pub(super) is_heuristic: bool,
@@ -47,6 +49,8 @@ pub(super) enum Phase {
     Beginning,
     Preparing,
     Deciding,
+    /// It takes no further step.
+    GaveUp,
 }
 
 /// The transaction's record in the journal.
@@ -75,10 +79,11 @@ pub(super) struct Sent {
     pub(super) begin: bool,
     pub(super) committed: bool,
     pub(super) aborted: bool,
-    /// To every participant.
+    /// To every participant. That it may forget is said of what is done.
     pub(super) prepare: bool,
     pub(super) commit: bool,
     pub(super) rollback: bool,
+    pub(super) forget: bool,
 }
 
 /// A participant, whose memory is durable.
@@ -121,6 +126,9 @@ pub(super) enum Action {
     Begin(usize),
     Prepare(usize),
     Decide(usize),
+    GiveUp(usize),
+    /// The next holder looks at what the lock protects.
+    Look,
     // Anybody's: coordinators, those who recover, those who ask what became of it.
     Resolve(usize),
     Drive(usize),
@@ -156,6 +164,7 @@ impl<const N: usize> State<N> {
     pub(super) fn new() -> Self {
         Self {
             lock: Lock::First,
+            is_looking: false,
             transactions: [Transaction::default(); TRANSACTIONS],
             places: [Place::default(); N],
             was_stale: false,

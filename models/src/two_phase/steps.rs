@@ -8,9 +8,8 @@ impl<const N: usize> TwoPhase<N> {
     fn decided(&self, record: Record, outcome: Outcome) -> Option<Record> {
         let is_open = match record {
             Record::Preparing => true,
-            Record::Absent => outcome == Outcome::RolledBack,
             Record::Committed | Record::Aborted => self.is(Bug::NoCompare),
-            Record::Done(_) | Record::Forgotten => false,
+            Record::Absent | Record::Done(_) | Record::Forgotten => false,
         };
         is_open.then_some(match outcome {
             Outcome::Committed => Record::Committed,
@@ -30,12 +29,7 @@ impl<const N: usize> TwoPhase<N> {
             }
             Action::Grant => next.lock = (next.lock == Lock::Free).then_some(Lock::Second)?,
             Action::Begin(t) => {
-                let first = next.transactions[0].record;
-                let is_clear = matches!(first, Record::Absent | Record::Done(_) | Record::Forgotten);
-                if next.transactions[t].phase != Phase::Idle
-                    || !next.is_certain(t)
-                    || t == 1 && !is_clear && !self.is(Bug::NoRecovery)
-                {
+                if next.transactions[t].phase != Phase::Idle || !next.is_certain(t) {
                     return None;
                 }
                 let me = &mut next.transactions[t];
@@ -58,6 +52,22 @@ impl<const N: usize> TwoPhase<N> {
                 (me.phase, me.sent.committed) = (Phase::Deciding, true);
                 me.sent.commit |= self.is(Bug::CommitFirst);
             }
+            // It does not know whether the record is there, and says that nothing has happened: nobody has prepared.
+            Action::GiveUp(t) => {
+                let me = &mut next.transactions[t];
+                if me.phase != Phase::Beginning {
+                    return None;
+                }
+                (me.phase, me.told_rolled_back) = (Phase::GaveUp, true);
+            }
+            Action::Look => {
+                let is_settled =
+                    matches!(next.transactions[0].record, Record::Absent | Record::Done(_) | Record::Forgotten);
+                if next.lock != Lock::Second || !is_settled && !self.is(Bug::NoRecovery) {
+                    return None;
+                }
+                next.is_looking = true;
+            }
             _ => unreachable!("{action:?} is somebody else's"),
         }
         Some(())
@@ -69,12 +79,13 @@ impl<const N: usize> TwoPhase<N> {
             Action::Resolve(t) => {
                 let me = &mut next.transactions[t];
                 match me.record {
-                    Record::Absent if self.is(Bug::NoMark) => me.told_rolled_back = true,
+                    Record::Absent if self.is(Bug::NotYetIsRolledBack) => me.told_rolled_back = true,
                     Record::Preparing if self.is(Bug::PresumesCommit) => me.sent.committed = true,
-                    Record::Absent | Record::Preparing => me.sent.aborted = true,
+                    Record::Preparing => me.sent.aborted = true,
                     Record::Committed | Record::Done(Outcome::Committed) => me.told_committed = true,
                     Record::Aborted | Record::Done(Outcome::RolledBack) => me.told_rolled_back = true,
-                    Record::Forgotten => me.told_rolled_back |= self.is(Bug::GoneIsRolledBack),
+                    Record::Forgotten if self.is(Bug::GoneIsRolledBack) => me.told_rolled_back = true,
+                    Record::Absent | Record::Forgotten => return None,
                 }
             }
             Action::Drive(t) => {
@@ -82,6 +93,7 @@ impl<const N: usize> TwoPhase<N> {
                 match me.record {
                     Record::Committed => me.sent.commit = true,
                     Record::Aborted => me.sent.rollback = true,
+                    Record::Done(_) => me.sent.forget = true,
                     _ => return None,
                 }
             }
@@ -145,9 +157,12 @@ impl<const N: usize> TwoPhase<N> {
         match action {
             Action::PrepareAt(t, at) => {
                 let place = &mut next.places[at];
-                let (is_stale, branch) = (place.fence > fence(t), &mut place.branches[t]);
+                let is_stale = place.fence > fence(t);
+                let is_in_doubt = place.branches[..t].iter().any(|earlier| earlier.row == Row::Staged);
+                let branch = &mut place.branches[t];
                 match branch.row {
                     Row::Nothing if is_stale && !self.is(Bug::NoFence) => {}
+                    Row::Nothing if is_in_doubt && !self.is(Bug::NoDoubt) => {}
                     Row::Nothing => {
                         (branch.row, branch.said_yes) = (Row::Staged, true);
                         next.was_stale |= is_stale;
@@ -164,7 +179,7 @@ impl<const N: usize> TwoPhase<N> {
                     Row::Staged => {
                         (branch.row, branch.has_acknowledged) = (Row::Committed, true);
                         branch.applied += 1;
-                        next.was_late |= place.fence > fence(t);
+                        next.was_late |= place.fence > fence(t) || t == 0 && next.is_looking;
                     }
                     Row::Committed => branch.has_acknowledged = true,
                     // Told by a compare-and-set of the record, so only while that is as it was.
@@ -177,7 +192,6 @@ impl<const N: usize> TwoPhase<N> {
                 let place = &mut next.places[at];
                 let (has_moved_on, branch) = (place.fence > fence(t), &mut place.branches[t]);
                 match branch.row {
-                    _ if has_moved_on && self.is(Bug::FencedRollback) => {}
                     Row::Staged => {
                         (branch.row, branch.has_acknowledged, branch.undone) = (Row::RolledBack, true, true);
                     }
@@ -196,7 +210,8 @@ impl<const N: usize> TwoPhase<N> {
             }
             Action::ForgetRow(t, at) => {
                 let place = &mut next.places[at];
-                let may = place.fence > fence(t) || self.is(Bug::ForgottenRow);
+                let has_moved_on = place.fence > fence(t) || self.is(Bug::ForgottenRow);
+                let may = has_moved_on && (next.transactions[t].sent.forget || self.is(Bug::ForgottenUnasked));
                 let row = &mut place.branches[t].row;
                 if !matches!(row, Row::Committed | Row::RolledBack) || !may {
                     return None;
