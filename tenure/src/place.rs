@@ -124,7 +124,7 @@ fn later_fence(hold: &Hold, now: Moment) -> Option<Fence> {
     let contact = hold.contact().filter(|_| hold.fence > Fence::NONE)?;
     let fence = hold.fence.get() + 1;
     let fair = contact.waiting == 0 && now - contact.at <= FAIR;
-    let certain = hold.state() == HoldState::Held && now < hold.deadline();
+    let certain = hold.state() == HoldState::Held && now < hold.deadline() && !hold.may_be_committed_under();
     (fair && certain && fence <= contact.clock(now)).then_some(Fence(fence))
 }
 
