@@ -243,6 +243,21 @@ async fn a_lost_lock_ends_the_run_at_once_and_the_next_holder_goes_on() {
     assert_eq!((status.is_completed(), status.steps()[1].attempts), (true, 2));
 }
 
+/// Nothing is waited for, so nobody else gets to say that the hold is over.
+#[tokio::test]
+async fn after_an_action_that_blocked_for_longer_than_the_hold_none_is_begun() {
+    let (counts, locks) = (counts(0, 0), tenure::open("memory:").await.unwrap());
+    let block = |_| async {
+        std::thread::sleep(ms(60));
+        Ok(())
+    };
+    let saga = Saga::builder("order").step("block", block, nothing).step("pay", pay, refund);
+    let saga = saga.build(counts.clone(), Arc::new(Memory::new())).unwrap();
+    let guard = locks.mutex("order-42").ttl(ms(50)).build().unwrap().lock().await.unwrap();
+    assert!(saga.run("42", &"a lamp", &guard).await.unwrap_err().is_lost());
+    assert_eq!(counts.acted.load(SeqCst), 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_hold_without_a_fence_carries_no_saga() {
     let (counts, (_, store)) = (counts(0, 0), client());

@@ -6,6 +6,8 @@
 mod common;
 
 mod checker;
+#[cfg(all(feature = "redis", target_os = "linux"))]
+mod crash;
 mod ends;
 mod life;
 mod simulate;

@@ -33,7 +33,7 @@ fn whatever_fails_a_saga_is_carried_out_or_undone() {
     let given = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
     let seeds = match given("TENURE_SAGA_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..given("TENURE_SAGA_SEEDS").unwrap_or(400),
+        None => 0..given("TENURE_SAGA_SEEDS").unwrap_or(2_000),
     };
     let (mut ended, mut deaths, mut takeovers) = ([0, 0], 0, 0);
     for seed in seeds.clone() {
