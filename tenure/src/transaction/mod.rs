@@ -9,3 +9,8 @@ pub mod journal;
 pub mod sql;
 
 pub use gate::{Admitted, FenceGate, GateSnapshot};
+
+/// Its examples are tried, too.
+#[cfg(all(doctest, feature = "tokio-postgres"))]
+#[doc = include_str!("../../../docs/transactions.md")]
+struct Transactions;
