@@ -69,7 +69,8 @@ pub struct FenceGate {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Admitted {
-    /// Whether the token is newer than any before for this resource: what has to be kept for after a restart.
+    /// Whether the token is newer than what was known of the resource, if anything was: what has to be kept for after a
+    /// restart.
     pub rose: bool,
 }
 
@@ -159,9 +160,10 @@ impl FenceGate {
     /// Takes in that a token was let in, here or elsewhere: older ones are refused from now on. It counts as a write.
     pub fn learn(&self, resource: &str, fence: Fence) {
         let mut state = self.state();
-        // What was forgotten of it may have been as new as the floor.
-        let known = state.newest.get(resource).map_or(state.floor, |(newest, _)| *newest);
-        state.note(resource, fence.max(known), self.capacity);
+        // Of a resource that is not known, the floor knows more already.
+        if state.newest.contains_key(resource) || fence >= state.floor {
+            state.note(resource, fence, self.capacity);
+        }
     }
 
     /// From now on a resource that is not known needs a token at least as new as this one. It never gets lower.
