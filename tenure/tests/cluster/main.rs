@@ -3,6 +3,7 @@
 #![cfg(feature = "redis")]
 #![allow(clippy::disallowed_methods, reason = "tests live in real time")]
 
+mod committing;
 mod connecting;
 mod failing;
 mod moving;
