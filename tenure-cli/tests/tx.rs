@@ -107,7 +107,8 @@ impl Scene {
 
     fn list(&self, args: &[&str]) -> Vec<Value> {
         let output = self.tx(&[&["ls", "--json"], args].concat());
-        let listed: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
+        let listed: Value =
+            serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
         listed.as_array().unwrap().clone()
     }
 }
@@ -129,7 +130,10 @@ async fn what_is_undecided_is_shown_and_rolled_back() {
     let recovered = scene.tx(&["recover", "--older", "0s"]);
     assert_eq!(recovered.status.code(), Some(69), "{recovered:?}");
     assert!(text(&recovered.stdout).contains("rolled-back"), "{recovered:?}");
-    assert!(text(&recovered.stderr).contains("files"), "the files do not know it yet, and it is not said: {recovered:?}");
+    assert!(
+        text(&recovered.stderr).contains("files"),
+        "the files do not know it yet, and it is not said: {recovered:?}"
+    );
     assert!(scene.redis.command(&["GET", "stock"]).contains("10"), "what was reserved is back");
     assert_eq!(scene.list(&[])[0]["state"], "aborted");
     // The program finishes it.
@@ -149,7 +153,8 @@ async fn what_is_decided_is_finished() {
     let refused = scene.tx(&["forget", &id]);
     assert_eq!(refused.status.code(), Some(64), "{refused:?}");
     let recovered = scene.tx(&["recover", &id, "--json"]);
-    let lines: Value = serde_json::from_slice(&recovered.stdout).unwrap_or_else(|error| panic!("{error}: {recovered:?}"));
+    let lines: Value =
+        serde_json::from_slice(&recovered.stdout).unwrap_or_else(|error| panic!("{error}: {recovered:?}"));
     assert_eq!((&lines[0]["state"], &lines[0]["parts"][0]["name"]), (&"committed".into(), &"files".into()), "{lines}");
     assert!(scene.redis.command(&["GET", "stock"]).contains('7'), "it is done");
     assert!(scene.redis.command(&["HGETALL", "tenure:share:stock:stock"]).contains("c0"), "and the stock knows");
