@@ -36,6 +36,7 @@ struct State {
     /// Cut in place of the reply that brings this down to zero.
     cut_in: Option<usize>,
     silent: bool,
+    holding: bool,
     refusing: bool,
     over: bool,
 }
@@ -112,6 +113,11 @@ impl Proxy {
         self.shared.set(|state| state.silent = silent);
     }
 
+    /// Keeps requests to itself, or lets them go, in their order.
+    pub fn hold_requests(&self, holding: bool) {
+        self.shared.set(|state| state.holding = holding);
+    }
+
     /// Closes new connections at once.
     pub fn refuse(&self, refusing: bool) {
         self.shared.set(|state| state.refusing = refusing);
@@ -158,16 +164,26 @@ impl Shared {
         let _ = (client.set_nodelay(true), server.set_nodelay(true));
         state.links.push((clone(&client), clone(&server)));
         let (from, to) = (clone(&client), clone(&server));
-        spawn(move || {
-            let _ = std::io::copy(&mut &from, &mut &to);
-            let _ = to.shutdown(Shutdown::Write);
-        });
+        let shared = self.clone();
+        spawn(move || shared.pass_requests(&from, &to));
         let shared = self.clone();
         spawn(move || {
             let link = (client, server);
             shared.pass_replies(&link);
             close(&link);
         });
+    }
+
+    fn pass_requests(&self, mut from: &TcpStream, mut to: &TcpStream) {
+        let mut chunk = vec![0; 64 * 1024];
+        while let Ok(n @ 1..) = from.read(&mut chunk) {
+            let held = |state: &mut State| state.holding && !state.over;
+            drop(self.changed.wait_while(self.state(), held).expect("no poison"));
+            if to.write_all(&chunk[..n]).is_err() {
+                break;
+            }
+        }
+        let _ = to.shutdown(Shutdown::Write);
     }
 
     fn pass_replies(&self, (client, server): &(TcpStream, TcpStream)) {

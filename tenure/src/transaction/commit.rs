@@ -135,7 +135,7 @@ impl Transaction {
         let settle = Settle::Commit(Commit { txid: self.txid.clone(), claims, steps, memory: self.memory });
         let limit = self.holds.iter().map(|hold| hold.op_timeout).max().unwrap_or_default();
         let answer = ask(&core, &settle, limit).await;
-        if !matches!(&answer, Err(error) if error.is_ambiguous()) {
+        if !answer.as_ref().is_err_and(is_uncertain) {
             self.holds.iter().for_each(|hold| hold.end_commit());
         }
         match answer {
@@ -145,7 +145,7 @@ impl Transaction {
                 Outcome::RolledBack(reason)
             }
             Ok(Verdict::Forgotten) => Outcome::RolledBack(Reason::TooLate),
-            Err(error) if error.is_ambiguous() => Outcome::Unknown(self.txid),
+            Err(error) if is_uncertain(&error) => Outcome::Unknown(self.txid),
             Err(error) => Outcome::RolledBack(Reason::Failed(error)),
         }
     }
@@ -169,6 +169,11 @@ impl Transaction {
             _ => {}
         }
     }
+}
+
+/// Whether the error leaves open what was written.
+fn is_uncertain(error: &Error) -> bool {
+    error.is_ambiguous() || error.kind() == ErrorKind::Corrupt
 }
 
 /// Without the values, which are nobody's but the user's.

@@ -3,10 +3,12 @@
 #![cfg(feature = "redis")]
 #![allow(clippy::disallowed_methods, reason = "tests live in real time")]
 
+mod committing;
 mod connecting;
 mod failing;
 mod moving;
 mod pushes;
+mod secure;
 
 use std::future::Future;
 use std::time::{Duration, Instant};

@@ -19,7 +19,8 @@ local CLAIM = '<c16d'  -- the claim's id, its fence
 local EQUAL, ABSENT, INTEGER, KIND = 1, 2, 3, 4
 
 local KEYS, ARGV, spread = KEYS, ARGV, unpack
-local call, may, byte, sub, find = redis.call, redis.acl_check_cmd, string.byte, string.sub, string.find
+local call, pcall, may = redis.call, redis.pcall, redis.acl_check_cmd
+local byte, sub, find = string.byte, string.sub, string.find
 local pack, unpack, format, max = struct.pack, struct.unpack, string.format, math.max
 
 local head, keep, checks, writes = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
@@ -42,7 +43,7 @@ local function entry(key, text, id)
     if sub(text, 1, 7) ~= 'tenure\1' then return end
     local at = 57
     while at <= #text do
-      if sub(text, at + 32, at + 47) == id then return at, text, unpack('<d', text, 33) end
+      if sub(text, at + 32, at + 47) == id then return at, text, (unpack('<d', text, 33)) end
       local owner = unpack('<I2', text, at + 56)
       at = at + 62 + owner + unpack('<I4', text, at + 58 + owner)
     end
@@ -75,8 +76,18 @@ local function refusal()
     if token ~= fence then
       -- Handed on where it is held, and nobody was granted it since. As far as in `apply.lua`.
       if fence <= latest or fence > max(now, latest + 1000000) then return 'O' .. KEYS[n] end
+      local record = crowd or text
+      local _, _, _, memory, expires = unpack('<c7Bddd', record)
+      expires = max(expires, max(ends, fence + 1) + memory)
+      local first, till = sub(record, 1, 24) .. pack('<dd', expires, fence), format('%d', (expires + 999) / 1000)
+      local rest = sub(text, start, start + 15) .. pack('<d', fence) .. sub(text, start + 24)
       behind = behind or {}
-      behind[#behind + 1] = { key = KEYS[n], start = start, text = text, ends = ends, fence = fence, crowd = crowd, id = id }
+      if crowd then
+        behind[#behind + 1] = { 'HSET', KEYS[n], 'h', first .. sub(record, 41), 'e' .. id, rest }
+        behind[#behind + 1] = { 'PEXPIREAT', KEYS[n], till }
+      else
+        behind[#behind + 1] = { 'SET', KEYS[n], first .. sub(text, 41, start - 1) .. rest, 'PXAT', till }
+      end
     end
   end
   for p = 1, #checks, 3 do
@@ -116,29 +127,26 @@ if why then
   call('SET', KEYS[1], why, 'PX', keep)
   return why
 end
--- First, for it makes a key: should that fail against all that was said above, nothing was written.
+-- From here on nothing can fail. Should it all the same, that is what the record says, for as much as was written stays.
 call('SET', KEYS[1], 'C', 'PX', keep)
-for _, lock in ipairs(behind or {}) do
-  local text, start, record = lock.text, lock.start, lock.crowd or lock.text
-  local _, _, _, memory, expires = unpack('<c7Bddd', record)
-  expires = max(expires, max(lock.ends, lock.fence + 1) + memory)
-  local first = sub(record, 1, 24) .. pack('<dd', expires, lock.fence)
-  local token, till = pack('<d', lock.fence), format('%d', (expires + 999) / 1000)
-  if lock.crowd then
-    call('HSET', lock.key, 'h', first .. sub(record, 41), 'e' .. lock.id, sub(text, 1, 16) .. token .. sub(text, 25))
-    call('PEXPIREAT', lock.key, till)
-  else
-    call('SET', lock.key, first .. sub(text, 41, start + 15) .. token .. sub(text, start + 24), 'PXAT', till)
-  end
+local answer
+for _, words in ipairs(behind or {}) do
+  answer = pcall(spread(words))
+  if type(answer) == 'table' and answer.err then break end
 end
 for p = 1, #writes, 3 do
+  if type(answer) == 'table' and answer.err then break end
   local low, high, n = byte(writes, p, p + 2)
   local key = KEYS[low + 256 * high]
   if n == 1 then
-    call(ARGV[at], key, ARGV[at + 1])
+    answer = pcall(ARGV[at], key, ARGV[at + 1])
   else
-    call(ARGV[at], key, spread(ARGV, at + 1, at + n))
+    answer = pcall(ARGV[at], key, spread(ARGV, at + 1, at + n))
   end
   at = at + n + 1
 end
-return 'C'
+if type(answer) == 'table' and answer.err then
+  why = 'B' .. answer.err
+  call('SET', KEYS[1], why, 'PX', keep)
+end
+return why or 'C'

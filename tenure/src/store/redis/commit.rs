@@ -147,6 +147,16 @@ pub(super) fn one_slot(keys: &[Bytes]) -> Result<u16> {
 ///
 /// [`ErrorKind::Corrupt`] when it is none.
 pub(super) fn verdict(keys: &Keys, value: Value) -> Result<Verdict> {
+    if let Value::BulkString(bytes) = &value
+        && let Some((b'B', why)) = bytes.split_first()
+    {
+        let why = String::from_utf8_lossy(why);
+        let message = format!(
+            "the server refused a command that it had been asked about, after others were carried out, so that a part of the \
+             transaction is written: {why}; look at its keys"
+        );
+        return Err(Error::new(ErrorKind::Corrupt, message));
+    }
     let read = || {
         let Value::BulkString(bytes) = value else { return None };
         let (letter, rest) = bytes.split_first()?;
