@@ -5,8 +5,8 @@
 //! cargo run --example recipes                                     # all of them, in this process's memory
 //! ```
 //!
-//! `docs/recipes.md` says which failures each survives and which it does not. `tests/recipes.rs` runs them all against a
-//! real Redis; what a process is there, is a client of its own here.
+//! `docs/recipes.md` says which failures each survives and which it does not. `tests/recipes.rs` runs them all
+//! against a real Redis; what a process is there, is a client of its own here.
 
 #![allow(clippy::disallowed_methods, reason = "an example has its time and its tasks from tokio")]
 

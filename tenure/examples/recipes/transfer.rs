@@ -55,8 +55,8 @@ impl Bank {
     }
 }
 
-/// Two machines, five accounts of 100, and 60 orders. Each third time the one that carries an order out dies in the middle, and
-/// the order is sent again.
+/// Two machines, five accounts of 100, and 60 orders. Each third time the one that carries an order out dies in the
+/// middle, and the order is sent again.
 pub(crate) async fn show(url: &str) -> Result<()> {
     let banks = Arc::new([Bank::open(url).await?, Bank::open(url).await?]);
     for account in 0..5 {

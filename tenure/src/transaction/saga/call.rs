@@ -13,8 +13,9 @@ use crate::fence::Fence;
 
 /// One attempt at an action or a compensation.
 ///
-/// It may be the second for the same step, in another process and on another machine: pass [`key`](Self::key) to whatever
-/// is called, so that it does nothing twice, and [`fence`](Self::fence), so that it refuses a holder that came too late.
+/// It may be the second for the same step, in another process and on another machine: pass [`key`](Self::key) to
+/// whatever is called, so that it does nothing twice, and [`fence`](Self::fence), so that it refuses a holder that
+/// came too late.
 pub struct Call<C> {
     pub(super) context: Arc<C>,
     pub(super) record: Arc<Record>,
@@ -55,8 +56,8 @@ impl<C> Call<C> {
         if self.is_undo() { undo } else { act }
     }
 
-    /// The idempotency key of the action, in a compensation too. A service that is asked to undo one that it has not seen
-    /// should remember the key, and refuse the action if it still comes: it may be late on its way.
+    /// The idempotency key of the action, in a compensation too. A service that is asked to undo one that it has not
+    /// seen should remember the key, and refuse the action if it still comes: it may be late on its way.
     pub fn action_key(&self) -> String {
         let [act, _] = keys(&self.record.saga, &self.record.id, self.step());
         act

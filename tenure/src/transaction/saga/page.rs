@@ -1,7 +1,8 @@
 //! One saga's record in the journal, in the hands of one run.
 //!
-//! Each write says which version it has seen, and carries the fence of its holder. A later holder writes its own fence
-//! first of all; the write of an earlier one, however late it comes, has then seen an older version and changes nothing.
+//! Each write says which version it has seen, and carries the fence of its holder. A later holder writes its own
+//! fence first of all; the write of an earlier one, however late it comes, has then seen an older version and changes
+//! nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
