@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use tenure::transaction::journal::Memory;
 use tenure::transaction::{Call, Failure, Saga, SagaBuilder, SagaState, StepState};
-use tenure::{ErrorKind, Locks, What};
+use tenure::{Error, ErrorKind, Locks, What};
 use tokio::time::Instant;
 
 use crate::common::{Fault, client, ms, two_clients};
@@ -148,6 +148,27 @@ async fn an_earlier_holder_can_neither_write_nor_take_it_back() {
     let error = saga.resume("43", &early).await.unwrap_err();
     assert!(error.is_lost(), "{error}");
     assert_eq!(saga.status("43").await.unwrap().unwrap().fence(), late.fence());
+}
+
+/// A service that checks fences knows of a later holder before the earlier one does.
+#[tokio::test(start_paused = true)]
+async fn what_is_refused_for_its_fence_is_left_to_the_next_holder_and_not_undone() {
+    let (counts, (ours, theirs, _store), journal) = (counts(0, 0), two_clients(), Arc::new(Memory::new()));
+    let refused = |_| async { Err::<(), _>(Error::new(ErrorKind::Lost, "that fence is too old").into()) };
+    let saga = order().step("check", refused, nothing).retry(1, ms(1)).build(counts.clone(), journal.clone()).unwrap();
+    let early = hold(&ours).await;
+    theirs.break_lock("order-42").await.unwrap();
+    assert!(early.is_held(), "it has not heard of it");
+    let error = saga.run("42", &"a lamp", &early).await.unwrap_err();
+    assert!(error.is_lost() && error.to_string().contains("order-42"), "{error}");
+    assert_eq!(saga.status("42").await.unwrap().unwrap().state(), SagaState::Running);
+    let next = order().step("check", nothing, nothing).build(counts.clone(), journal).unwrap();
+    let late = hold(&theirs).await;
+    assert!(next.resume("42", &late).await.unwrap().is_completed());
+    assert_eq!(counts.undone.load(SeqCst), 0);
+    // While the hold is good, it is a failure as any other: some other lock was lost.
+    assert_eq!(saga.run("43", &"a lamp", &late).await.unwrap().state(), SagaState::Compensated);
+    assert_eq!(counts.undone.load(SeqCst), 1);
 }
 
 #[tokio::test(start_paused = true)]

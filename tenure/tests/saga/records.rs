@@ -1,26 +1,29 @@
 //! What lies in the journal: for how long, in which words, and what cannot come there.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
-use tenure::transaction::journal::{Journal, Memory};
+use async_trait::async_trait;
+use tenure::transaction::journal::{Entry, Journal, Keep, Memory, Written};
 use tenure::transaction::{Call, Saga, SagaBuilder, SagaStatus};
-use tenure::{Error, ErrorKind};
+use tenure::{Error, ErrorKind, Result};
 
 use crate::common::{client, ms};
 use crate::life::Ground;
-use crate::shop::{Counts, counts, hold, nothing, order, pay, refuse};
+use crate::shop::{Counts, counts, hold, nothing, order, refuse};
 
 #[tokio::test(start_paused = true)]
 async fn an_id_is_for_one_piece_of_work() {
-    let (counts, (locks, _store)) = (counts(0, 0), client());
-    let saga = order().build(counts.clone(), Arc::new(Memory::new())).unwrap();
+    let (counts, (locks, _store), journal) = (counts(0, 0), client(), Arc::new(Memory::new()));
+    let saga = order().build(counts.clone(), journal.clone()).unwrap();
     let guard = hold(&locks).await;
     assert_eq!(saga.resume("42", &guard).await.unwrap_err().kind(), ErrorKind::Missing);
     for _ in 0..3 {
         let status = saga.run("42", &"a lamp", &guard).await.unwrap();
         assert!(status.is_completed() && counts.acted.load(SeqCst) == 1);
     }
+    let later = order().version(2).build(counts.clone(), journal).unwrap();
+    assert!(later.resume("42", &guard).await.unwrap().is_completed(), "what has ended is no definition's any more");
     let error = saga.run("42", &"a table", &guard).await.unwrap_err();
     assert!(error.kind() == ErrorKind::Mismatch && error.to_string().contains("another input"), "{error}");
     assert!(saga.run("43", &"a table", &guard).await.unwrap().is_completed());
@@ -87,4 +90,47 @@ fn definitions_that_cannot_be_meant_are_refused_by_name() {
     assert!(refusal(order().step("", nothing, nothing)).contains("the step's name \"\""));
     assert!(refusal(Saga::builder("x".repeat(65)).step("a", nothing, nothing)).contains("the saga's name"));
     assert!(refusal(order().keep(ms(1_000))).starts_with("keep of 1s is out of range"));
+}
+
+/// A journal in which a write of an earlier run comes in between the next one's look and its write.
+#[derive(Debug)]
+struct Between(Memory, AtomicBool);
+
+#[async_trait]
+impl Journal for Between {
+    async fn load(&self, id: &str) -> Result<Option<Entry>> {
+        let found = self.0.load(id).await?;
+        if let Some(found) = found.as_ref().filter(|_| self.1.swap(false, SeqCst)) {
+            self.0.write(id, Some(found.version), &found.value, Keep::UntilForgotten).await?;
+        }
+        Ok(found)
+    }
+
+    async fn write(&self, id: &str, expected: Option<u64>, value: &[u8], keep: Keep) -> Result<Written> {
+        self.0.write(id, expected, value, keep).await
+    }
+
+    async fn forget(&self, id: &str, expected: u64) -> Result<bool> {
+        self.0.forget(id, expected).await
+    }
+
+    async fn list(&self) -> Result<Vec<Entry>> {
+        self.0.list().await
+    }
+
+    fn location(&self) -> String {
+        self.0.location()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_of_an_earlier_run_that_was_on_its_way_does_not_keep_the_next_one_from_it() {
+    let (counts, (locks, _store), journal) = (counts(0, 0), client(), Memory::new());
+    let guard = hold(&locks).await;
+    let waiting = order().step("wait", |_| std::future::pending::<Result<(), _>>(), nothing);
+    let first = waiting.build(counts.clone(), Arc::new(journal.clone())).unwrap();
+    let _ = tokio::time::timeout(ms(10), first.run("42", &"a lamp", &guard)).await.unwrap_err();
+    let between = Arc::new(Between(journal, AtomicBool::new(true)));
+    let next = order().step("wait", nothing, nothing).build(counts, between).unwrap();
+    assert!(next.resume("42", &guard).await.unwrap().is_completed());
 }

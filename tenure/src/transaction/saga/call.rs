@@ -133,26 +133,29 @@ fn typed<T: DeserializeOwned>(value: &Value, what: impl Fn() -> String) -> Resul
 pub struct Failure {
     pub(super) error: Box<dyn StdError + Send + Sync>,
     pub(super) fatal: bool,
+    /// It says that a hold is over, perhaps the one that the saga runs under.
+    pub(super) lost: bool,
 }
 
 impl Failure {
     /// One that another attempt will not mend: the saga is compensated, or stuck where it is a compensation's.
     pub fn fatal(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        Self { error: error.into(), fatal: true }
+        Self { error: error.into(), fatal: true, lost: false }
     }
 
     /// One that another attempt may mend.
     pub fn transient(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        Self { error: error.into(), fatal: false }
+        Self { error: error.into(), fatal: false, lost: false }
     }
 }
 
 impl<E: StdError + Send + Sync + 'static> From<E> for Failure {
-    /// To be tried again; but what this crate calls invalid or unsupported stays so.
+    /// To be tried again; but what this crate calls invalid or unsupported stays so. Where it calls a hold lost, as a
+    /// check of fences does, the lock's store is asked, and if the lock is lost indeed, the run ends there.
     fn from(error: E) -> Self {
         let ours = (&error as &(dyn StdError + 'static)).downcast_ref::<Error>().map(Error::kind);
         let fatal = matches!(ours, Some(ErrorKind::Invalid | ErrorKind::Unsupported));
-        Self { error: Box::new(error), fatal }
+        Self { error: Box::new(error), fatal, lost: ours == Some(ErrorKind::Lost) }
     }
 }
 

@@ -59,6 +59,13 @@ async fn fail<C>(
 ) -> Result<()> {
     let (core, record) = (guard.core(), &mut page.record);
     let (id, step, error) = (&record.id, &record.steps[at].name, failure.to_string());
+    // What was refused for its fence may be somebody else's by now, and is not to be undone then.
+    if failure.lost
+        && let Err(error) = guard.refresh().await
+        && error.is_lost()
+    {
+        return Err(error);
+    }
     let attempt = record.steps[at].attempts;
     tracing::debug!(target: "tenure", saga = saga.name, id, step, attempt, "failed: {error}");
     let delay = policy.delay(attempt, &core.env).filter(|_| !saga.is_fatal(&failure));

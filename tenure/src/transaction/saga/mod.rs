@@ -85,7 +85,7 @@ pub use self::record::{Cause, SagaState, StepState};
 pub use self::status::{SagaStatus, StepStatus};
 
 use self::build::{Definition, ID_MAX};
-use self::page::{Page, entry_id, insist};
+use self::page::{LISTING, Page, entry_id, insist};
 use self::record::Record;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::What;
@@ -144,8 +144,8 @@ impl<C: Send + Sync + 'static> Saga<C> {
         self.go_on(id, None, guard, |_| ()).await
     }
 
-    /// Goes on with all sagas of this name that were begun under this lock and have not ended, one after the other by
-    /// id, except those that are stuck. Each is told with what became of it.
+    /// Goes on with all sagas of this name that were begun under this lock and have not ended, one after the other by id,
+    /// except those that are stuck. Each is told with what became of it. It reads the whole journal once.
     ///
     /// # Errors
     ///
@@ -156,7 +156,7 @@ impl<C: Send + Sync + 'static> Saga<C> {
     /// As [`run`](Self::run).
     pub async fn resume_all(&self, guard: &Guard) -> Result<Vec<(String, Result<SagaStatus>)>> {
         let core = guard.core();
-        let entries = guard.protect(insist(&core, || self.0.journal.list())).await??;
+        let entries = guard.protect(insist(&core, LISTING, || self.0.journal.list())).await??;
         let open = entries.iter().filter_map(|entry| SagaStatus::parse(&entry.value).ok()?);
         let ours = open.filter(|status| {
             let waits = matches!(status.state(), SagaState::Running | SagaState::Compensating);
@@ -205,7 +205,7 @@ impl<C: Send + Sync + 'static> Saga<C> {
         id: &str,
         input: Option<serde_json::Value>,
         guard: &Guard,
-        change: impl FnOnce(&mut Record),
+        change: impl Fn(&mut Record),
     ) -> Result<SagaStatus> {
         let n = id.len();
         if !(1..=ID_MAX).contains(&n) {
@@ -217,7 +217,7 @@ impl<C: Send + Sync + 'static> Saga<C> {
             return Err(Error::new(ErrorKind::Unsupported, message));
         }
         let going = async {
-            let mut page = Page::take(&self.0, guard, id, input, change).await?;
+            let mut page = Page::take(&self.0, guard, id, input.as_ref(), change).await?;
             drive::drive(&self.0, &mut page, guard).await?;
             let (was_stuck, status) = (page.was_stuck, SagaStatus(page.record));
             if status.state() == SagaState::Stuck && !was_stuck {
