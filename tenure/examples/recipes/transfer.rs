@@ -67,7 +67,7 @@ pub(crate) async fn show(url: &str) -> Result<()> {
         if from == to {
             return Ok(());
         }
-        if order % 3 == 0 {
+        if order.is_multiple_of(3) {
             let dying = transfer(&banks[0], from, to, amount, order);
             // Somewhere between its first request and its last.
             let _ = tokio::time::timeout(Duration::from_micros(u64::from(order) * 400), dying).await;
