@@ -29,11 +29,14 @@
 
 mod ballot;
 mod change;
+mod crowd;
+mod home;
 mod members;
 mod node;
 mod restart;
 mod ring;
 mod saga;
+mod semaphore;
 mod two_phase;
 
 use std::fmt::Debug;
