@@ -1,18 +1,18 @@
 //! Waiting for a quorum, in the queue of one of its nodes.
 //!
-//! **What it models.** Clients that wait. Each asks all nodes, and its *home*, the same for all, to keep it in the queue
-//! where it is busy. Who cannot win a round lets go of all other nodes, and stays at home; whoever is let in there is
-//! told its token, and asks all nodes for that one. What a client was told may have passed by the time it hears it: a
-//! place lasts until its deadline, and so does a claim that was let in from it. Requests are carried out at any time
-//! after they were sent, also when their client has gone on, or never. Anybody may give up at any time.
+//! **What it models.** Clients that wait. Each asks all nodes, and its *home*, the same for all, to keep it in the
+//! queue where it is busy. Who cannot win a round lets go of all other nodes, and stays at home; whoever is let in
+//! there is told its token, and asks all nodes for that one. What a client was told may have passed by the time it
+//! hears it: a place lasts until its deadline, and so does a claim that was let in from it. Requests are carried out at
+//! any time after they were sent, also when their client has gone on, or never. Anybody may give up at any time.
 //!
-//! **What it leaves out.** A home that other clients do not agree on, or that its clients give up: then it is a node like
-//! any other, which is what `ballot.rs` is about. Time, as everywhere: what a client may rest on is what it asked for in
-//! this round; all else may pass at any moment.
+//! **What it leaves out.** A home that other clients do not agree on, or that its clients give up: then it is a node
+//! like any other, which is what `ballot.rs` is about. Time, as everywhere: what a client may rest on is what it asked
+//! for in this round; all else may pass at any moment.
 //!
-//! **Bounds, and what was seen.** Three nodes and two clients, an attempt each of three rounds: 120,000 states, 3 s; from
-//! where one holds, and will want it again, and the other waits: 54,000. The shortcuts are found after 7 to 12 steps, in at
-//! most 15,000 states.
+//! **Bounds, and what was seen.** Three nodes and two clients, an attempt each of three rounds: 120,000 states, 3 s;
+//! from where one holds, and will want it again, and the other waits: 54,000. The shortcuts are found after 7 to 12
+//! steps, in at most 15,000 states.
 
 use stateright::{Model, Property};
 use tenure::proto::vote::Electorate;

@@ -1,7 +1,8 @@
 //! A semaphore over several nodes: how many votes a permit takes.
 //!
-//! **What it models.** Three clients, each after one of two permits: they ask, are outbid, hold and leave. Each node lets in as many as there are permits, so claims meet at a
-//! node without excluding each other; only that each needs so many nodes keeps their number down.
+//! **What it models.** Three clients, each after one of two permits: they ask, are outbid, hold and leave. Each node
+//! lets in as many as there are permits, so claims meet at a node without excluding each other; only that each needs so
+//! many nodes keeps their number down.
 //!
 //! A token says less than a mutex' does: of two that hold at once either may have the later one. But who begins to ask
 //! when another holds already has a later one, and no two have the same.
@@ -9,8 +10,8 @@
 //! **What it leaves out.** Messages that come late, renewals, restarts: `ballot.rs` and `restart.rs` have them, and
 //! nothing there depends on the number of votes but that two sets of them meet.
 //!
-//! **Bounds, and what was seen.** Three nodes, two permits, an attempt each, of two rounds for one client: 240,000 states,
-//! 2 s. The shortcuts are found after 8 and 12 steps, in at most 45,000 states.
+//! **Bounds, and what was seen.** Three nodes, two permits, an attempt each, of two rounds for one client: 240,000
+//! states, 2 s. The shortcuts are found after 8 and 12 steps, in at most 45,000 states.
 
 use stateright::{Model, Property};
 use tenure::proto::vote::{Electorate, Group, votes_needed};
