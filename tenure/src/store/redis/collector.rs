@@ -130,6 +130,23 @@ impl<T: Transport> Collector<T> {
         self.0.command(command).await
     }
 
+    /// Whether writes have to be acknowledged by replicas.
+    pub(super) fn is_acknowledged(&self) -> bool {
+        self.0.acknowledged.is_some()
+    }
+
+    /// Sends a command that settles a transaction, and has it acknowledged by as many replicas as it has to be.
+    ///
+    /// # Errors
+    ///
+    /// As [`Transport::one`]; [`ErrorKind::NoReply`] too where too few replicas acknowledged it.
+    pub(super) async fn settle(&self, command: Cmd) -> Result<Value> {
+        match self.is_acknowledged() {
+            false => self.0.command(&command).await,
+            true => self.settle_acknowledged(command).await,
+        }
+    }
+
     /// Sends a command right behind what prepares the connection for it.
     ///
     /// # Errors

@@ -24,7 +24,7 @@ pub struct Script {
 }
 
 impl Script {
-    fn new(source: &'static str) -> Self {
+    pub(super) fn new(source: &'static str) -> Self {
         Self { source, sha: sha1_smol::Sha1::from(source).digest().to_string() }
     }
 }
