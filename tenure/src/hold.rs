@@ -21,7 +21,7 @@ use crate::key::Key;
 use crate::line::Contact;
 use crate::lock::Spec;
 use crate::proto::{ClaimId, Owner};
-use crate::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use crate::sync::{Mutex, Notify};
 
 /// How a hold stands.
@@ -90,6 +90,8 @@ pub(crate) struct Hold {
     state: AtomicU8,
     /// How many renewals have failed since the last one that came through.
     failures: AtomicU8,
+    /// How many commits under it may still come; see [`Lines::begin_commit`](crate::line::Lines::begin_commit).
+    commits: AtomicU32,
     changed: Notify,
     contact: Mutex<Option<Contact>>,
 }
@@ -142,6 +144,7 @@ impl Hold {
             deadline: AtomicU64::new(deadline.min(end).0),
             state: AtomicU8::new(HELD),
             failures: AtomicU8::new(0),
+            commits: AtomicU32::new(0),
             changed: Notify::new(),
             contact: Mutex::new(contact),
         }
@@ -162,6 +165,7 @@ impl Hold {
             ambiguous: self.ambiguous,
             serial,
             failures: AtomicU8::new(0),
+            commits: AtomicU32::new(0),
             due: AtomicU64::new(0),
             deadline: AtomicU64::new(self.deadline().0),
             state: AtomicU8::new(HELD),
@@ -278,6 +282,21 @@ impl Hold {
     /// Whether its user ended it.
     pub(crate) fn is_ended(&self) -> bool {
         self.state.load(Ordering::Acquire) == ENDED
+    }
+
+    /// Takes note of a commit under it that is about to be sent.
+    pub(crate) fn begin_commit(&self) {
+        self.commits.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Takes note that one of them is over: it was answered, or not sent.
+    pub(crate) fn end_commit(&self) {
+        self.commits.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Whether a commit under it may still come.
+    pub(crate) fn may_be_committed_under(&self) -> bool {
+        self.commits.load(Ordering::Relaxed) > 0
     }
 
     /// How many renewals have failed since the last one that came through.

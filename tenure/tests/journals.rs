@@ -1,12 +1,12 @@
 //! Every journal keeps every promise of a journal, and says whether it is durable.
 
-#![cfg(all(feature = "redis", feature = "sqlite"))]
+#![cfg(all(feature = "redis", feature = "sqlite", feature = "postgres"))]
 #![allow(missing_docs, reason = "a test")]
 
 use tenure::ErrorKind;
 use tenure::conformance::journal::check;
 use tenure::transaction::journal::{
-    Journal, Keep, Memory, RedisJournal, SqliteJournal, Written, open_durable, open_journal,
+    Journal, Keep, Memory, PostgresJournal, RedisJournal, SqliteJournal, Written, open_durable, open_journal,
 };
 
 #[tokio::test]
@@ -37,6 +37,31 @@ async fn redis_keeps_the_promises_of_a_journal() {
     // Scripts that were forgotten are loaded again.
     server.command(&["SCRIPT", "FLUSH"]);
     assert_eq!(one.write("run/flushed", None, b"", Keep::UntilForgotten).await.unwrap(), Written::Done(1));
+}
+
+#[tokio::test]
+async fn postgres_keeps_the_promises_of_a_journal() {
+    let server = testkit::Postgres::start();
+    let (one, other) = (
+        PostgresJournal::connect(&server.url()).await.unwrap(),
+        PostgresJournal::connect(&server.url()).await.unwrap(),
+    );
+    let error = one.load("a").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Missing, "{error}");
+    let (first, second) = tokio::join!(one.migrate(), other.migrate());
+    first.and(second).unwrap();
+    check(&one, &other, "run").await;
+}
+
+#[tokio::test]
+async fn postgres_counts_as_durable_only_where_it_writes_before_it_answers() {
+    let server = testkit::Postgres::start_fast();
+    let error = open_durable(&server.url()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    assert!(error.to_string().contains("fsync"), "{error}");
+    let wrong = server.url().replace("postgres:", "nobody:s3cret");
+    let error = open_durable(&wrong).await.unwrap_err();
+    assert!(!error.to_string().contains("s3cret") && !format!("{error:?}").contains("s3cret"), "{error:?}");
 }
 
 #[tokio::test]

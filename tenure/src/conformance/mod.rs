@@ -43,6 +43,7 @@ pub mod journal;
 mod lease;
 mod lock;
 mod owner;
+pub mod participant;
 mod queue;
 
 pub use admission::*;

@@ -1,6 +1,7 @@
 //! A server's commands and scripts, for those who keep something else there than locks: a connection that comes back by
 //! itself, and errors told for what they are.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use redis::{Cmd, Value};
@@ -80,6 +81,34 @@ impl Commands {
             value => value,
         };
         errors::check(&self.server, || what.to_owned(), value)
+    }
+
+    /// Makes sure that the server keeps whatever it acknowledged. `kept` is what must not be forgotten, as messages say it.
+    pub(crate) async fn require_durable(&self, kept: &str) -> Result<()> {
+        const SETTINGS: [&str; 4] = ["appendonly", "appendfsync", "maxmemory", "maxmemory-policy"];
+        let what = "asking whether the server is durable";
+        let answer = self.ask(what, redis::cmd("CONFIG").arg("GET").arg(&SETTINGS)).await?;
+        let settings: BTreeMap<String, String> = redis::from_redis_value(answer).map_err(|_| self.unreadable(what))?;
+        let is = |name: &str, value: &str| settings.get(name).is_some_and(|set| set == value);
+        let evicts = !is("maxmemory", "0") && settings.get("maxmemory-policy").is_none_or(|p| p.starts_with("allkeys"));
+        let missing: Vec<&str> = [
+            (!is("appendonly", "yes"), "appendonly yes"),
+            (!is("appendfsync", "always"), "appendfsync always"),
+            (evicts, "maxmemory-policy noeviction"),
+        ]
+        .into_iter()
+        .filter_map(|(lacks, setting)| lacks.then_some(setting))
+        .collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let message = format!(
+            "Redis at {} may forget what it acknowledged, and {kept} must not be forgotten: set {} there, or use Postgres \
+             or SQLite",
+            self.server,
+            missing.join(", ")
+        );
+        Err(Error::new(ErrorKind::Unsupported, message))
     }
 
     /// Something came back that it could not be.

@@ -24,6 +24,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::health::NodeHealth;
 use crate::key::Key;
 use crate::proto::{ClaimId, Op, Reply};
+use crate::transaction::{Settle, Verdict, refused};
 
 mod clock;
 mod file;
@@ -185,6 +186,10 @@ impl Store for Sqlite {
         }
     }
 
+    async fn settle(&self, _settle: &Settle) -> Result<Verdict> {
+        Err(refused(self.traits().kind))
+    }
+
     fn watch(&self, _key: &Key, id: ClaimId) -> Watch {
         self.0.receiver.listen(&self.0.hub);
         self.0.hub.watch(id)
@@ -216,6 +221,7 @@ impl Store for Sqlite {
             fence: true,
             push,
             durable: self.0.durable,
+            transaction: false,
             stale_reads: false,
             kept_since: 0,
         }

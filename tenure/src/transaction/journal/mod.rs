@@ -25,6 +25,7 @@
 //!
 //! | journal | | [`Durable`] |
 //! | --- | --- | --- |
+//! | `PostgresJournal` (feature `postgres`) | a table, for all who reach the database | yes: each commit is on the disk before it is answered |
 //! | [`SqliteJournal`] | a file, for the processes of one machine | yes: each write is on the disk before it is answered |
 //! | [`RedisJournal`] | a Redis server | no: a crash of the server may lose its last writes |
 //! | [`DurableRedis`] | the same, by [`RedisJournal::durable`] | yes: the server was asked, and says that it writes to disk before it answers |
@@ -46,6 +47,8 @@ use async_trait::async_trait;
 use crate::error::{Error, ErrorKind, Result};
 
 mod memory;
+#[cfg(feature = "postgres")]
+mod postgres;
 #[cfg(feature = "redis")]
 mod redis;
 #[cfg(feature = "sqlite")]
@@ -54,6 +57,8 @@ mod sqlite;
 pub use self::memory::Memory;
 #[doc(hidden)]
 pub use self::memory::Presumed;
+#[cfg(feature = "postgres")]
+pub use self::postgres::PostgresJournal;
 #[cfg(feature = "redis")]
 pub use self::redis::{DurableRedis, RedisJournal};
 #[cfg(feature = "sqlite")]
@@ -127,7 +132,7 @@ pub enum Written {
     Conflict,
 }
 
-/// The journal at `url`: `sqlite:path`, or a `redis://`, `rediss://` or `redis+unix://` server.
+/// The journal at `url`: `sqlite:path`, `postgres://user:password@host/database`, or a `redis://`, `rediss://` or `redis+unix://` server.
 ///
 /// # Errors
 ///
@@ -159,12 +164,18 @@ pub async fn open_durable(url: &str) -> Result<Arc<dyn Durable>> {
         "sqlite" => Ok(Arc::new(SqliteJournal::connect(url).await?)),
         #[cfg(feature = "redis")]
         "redis" | "rediss" | "redis+unix" => Ok(Arc::new(RedisJournal::connect(url).await?.durable().await?)),
+        #[cfg(feature = "postgres")]
+        "postgres" | "postgresql" => Ok(Arc::new(PostgresJournal::connect(url).await?)),
         _ => Err(unknown()),
     }
 }
 
 fn unknown() -> Error {
-    let known = [("sqlite:path", cfg!(feature = "sqlite")), ("redis://host", cfg!(feature = "redis"))];
+    let known = [
+        ("sqlite:path", cfg!(feature = "sqlite")),
+        ("redis://host", cfg!(feature = "redis")),
+        ("postgres://host/database", cfg!(feature = "postgres")),
+    ];
     let known: Vec<&str> = known.iter().filter(|(_, built)| *built).map(|(form, _)| *form).collect();
     Error::new(ErrorKind::Invalid, format!("no journal has a URL of that scheme: give one of {}", known.join(", ")))
 }

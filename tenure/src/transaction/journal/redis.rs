@@ -7,7 +7,9 @@ use async_trait::async_trait;
 use redis::Value;
 
 use super::{Durable, Entry, Journal, Keep, Written, check};
-use crate::error::{Error, ErrorKind, Result};
+#[cfg(doc)]
+use crate::error::ErrorKind;
+use crate::error::Result;
 use crate::store::redis_commands::{Commands, Script};
 
 static CHANGE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("redis.lua")));
@@ -65,31 +67,8 @@ impl RedisJournal {
     ///
     /// Nothing is left behind.
     pub async fn durable(self) -> Result<DurableRedis> {
-        const SETTINGS: [&str; 4] = ["appendonly", "appendfsync", "maxmemory", "maxmemory-policy"];
-        let what = "asking whether the server is durable";
-        let answer = self.0.ask(what, redis::cmd("CONFIG").arg("GET").arg(&SETTINGS)).await?;
-        let settings: BTreeMap<String, String> =
-            redis::from_redis_value(answer).map_err(|_| self.0.unreadable(what))?;
-        let is = |name: &str, value: &str| settings.get(name).is_some_and(|set| set == value);
-        let evicts = !is("maxmemory", "0") && settings.get("maxmemory-policy").is_none_or(|p| p.starts_with("allkeys"));
-        let missing: Vec<&str> = [
-            (!is("appendonly", "yes"), "appendonly yes"),
-            (!is("appendfsync", "always"), "appendfsync always"),
-            (evicts, "maxmemory-policy noeviction"),
-        ]
-        .into_iter()
-        .filter_map(|(lacks, setting)| lacks.then_some(setting))
-        .collect();
-        if missing.is_empty() {
-            return Ok(DurableRedis(self));
-        }
-        let message = format!(
-            "Redis at {} may forget what it acknowledged, and a decision must not be forgotten: set {} there, or keep the \
-             journal in Postgres or SQLite",
-            self.0.server(),
-            missing.join(", ")
-        );
-        Err(Error::new(ErrorKind::Unsupported, message))
+        self.0.require_durable("a decision").await?;
+        Ok(DurableRedis(self))
     }
 
     fn key(&self, id: &str) -> Vec<u8> {
