@@ -1,9 +1,10 @@
 //! `FenceGate`: random writes against what an attentive observer remembers of all of them. The order of threads is in
 //! `transaction/gate/model.rs`.
 //!
-//! Bugs that were planted, one at a time, and found: `<=` for `<`; a known resource keeps its first token; what is forgotten
-//! raises no floor; the floor is the last token that was forgotten rather than the newest; `learn` knows nothing of the
-//! floor; a snapshot without its floor, or in another order; the token that was used last is forgotten first.
+//! Bugs that were planted, one at a time, and found: `<=` for `<`; a known resource keeps its first token; what is
+//! forgotten raises no floor; the floor is the last token that was forgotten rather than the newest; `learn` knows
+//! nothing of the floor; a snapshot without its floor, or in another order; the token that was used last is forgotten
+//! first.
 
 use std::collections::BTreeMap;
 
