@@ -1,10 +1,8 @@
 //! A database refuses transactions under a token that is too old: on a real Postgres by both clients, and on SQLite.
 //!
 //! Bugs that were planted in the check's statement, one at a time, and found: no `WHERE`; `>` instead of `>=`; the
-//! token is not stored with the update; the condition in a
-//! sub-select, which does not wait for the row; and in the
-//! code around it: no check that there is a transaction; nothing that spoils the transaction after a refusal; `NONE`
-//! passes.
+//! token is not stored with the update; the condition in a sub-select, which does not wait for the row; and in the code
+//! around it: no check that there is a transaction; nothing that spoils the transaction after a refusal; `NONE` passes.
 
 #![allow(clippy::disallowed_methods, reason = "tests live in real time")]
 
