@@ -104,6 +104,9 @@ fn the_resource_that_was_written_to_longest_ago_is_forgotten_first() {
     assert_eq!((gate.newest("a"), gate.newest("b")), (Some(Fence::new(1)), None));
     let GateSnapshot { floor, newest, .. } = gate.snapshot();
     assert_eq!((floor, newest.len()), (Fence::new(2), 2));
+    // After a restart as well.
+    let restored = FenceGate::restore(1, &gate.snapshot());
+    assert_eq!((restored.newest("a"), restored.newest("c")), (None, Some(Fence::new(3))));
     // B comes back with the token that it had, and nobody with an older one.
     assert_eq!(refused(&gate, "b", 1), Some(ErrorKind::Lost));
     assert_eq!(refused(&gate, "b", 2), None);
