@@ -61,6 +61,14 @@ pub struct Histogram {
     pub buckets: Vec<(Duration, u64)>,
 }
 
+impl Metrics {
+    /// Bounds of buckets for the figures in seconds, from half a millisecond to an hour, for exporters that have to be told.
+    pub const SECONDS: &'static [f64] = &[
+        0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
+        900.0, 3_600.0,
+    ];
+}
+
 impl Histogram {
     /// The bound below which a share `q` of all durations lies, from 0 to 1: an upper estimate, within a factor of two.
     pub fn quantile(&self, q: f64) -> Duration {
