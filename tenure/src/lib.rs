@@ -100,3 +100,8 @@ pub use waiting::Acquiring;
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct Readme;
+
+/// And those of the page on monitoring.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/monitoring.md")]
+struct Monitoring;

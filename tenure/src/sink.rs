@@ -96,7 +96,8 @@ pub struct Channel {
     dropped: Arc<AtomicU64>,
 }
 
-/// Where the events of a [`Channel`] come out. As an iterator it waits, and ends when the client is gone.
+/// Where the events of a [`Channel`] come out. As an iterator it waits, and ends when the client is gone and its runtime has
+/// seen to what it left: iterate on a thread of your own, not in a task.
 #[derive(Debug)]
 pub struct ChannelEvents {
     receiver: Receiver<Event>,
@@ -111,12 +112,13 @@ impl Channel {
     /// # async fn main() -> tenure::Result<()> {
     /// # use std::sync::Arc;
     /// # use tenure::{Locks, sink::Channel, store::Memory};
-    /// let (channel, mut events) = Channel::bounded(1_000);
+    /// let (channel, events) = Channel::bounded(1_000);
     /// let locks = Locks::builder(Arc::new(Memory::new())).sink(channel).build()?;
     /// locks.mutex("invoice-42").build()?.lock().await?.release().await?;
-    /// drop(locks);
-    /// let names: Vec<_> = events.by_ref().map(|event| event.what.name()).collect();
-    /// assert_eq!(names, ["acquired", "released"]);
+    /// locks.close().await;
+    /// while let Some(event) = events.try_next() {
+    ///     println!("{event}");
+    /// }
     /// assert_eq!(events.dropped(), 0);
     /// # Ok(())
     /// # }

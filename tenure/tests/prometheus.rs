@@ -43,9 +43,15 @@ fn check(text: &str) -> BTreeMap<String, &'static str> {
             Value::Counter(_) => "counter",
             Value::Gauge(_) => "gauge",
             Value::Histogram(buckets) => {
-                assert!(buckets.windows(2).all(|pair| pair[0].count <= pair[1].count), "{metric} {labels:?} {buckets:?}");
+                assert!(
+                    buckets.windows(2).all(|pair| pair[0].count <= pair[1].count),
+                    "{metric} {labels:?} {buckets:?}"
+                );
                 let last = buckets.last().expect("there is one");
-                assert_eq!((last.less_than, Some(last.count)), (f64::INFINITY, single(&scrape, metric, "_count", labels)));
+                assert_eq!(
+                    (last.less_than, Some(last.count)),
+                    (f64::INFINITY, single(&scrape, metric, "_count", labels))
+                );
                 assert!(single(&scrape, metric, "_sum", labels).is_some());
                 "histogram"
             }
@@ -61,7 +67,7 @@ fn check(text: &str) -> BTreeMap<String, &'static str> {
 
 fn single(scrape: &Scrape, metric: &str, end: &str, labels: &prometheus_parse::Labels) -> Option<f64> {
     let name = format!("{metric}{end}");
-    scrape.samples.iter().find(|sample| sample.metric == name && **sample.labels == **labels).map(value)
+    scrape.samples.iter().find(|sample| sample.metric == name && *sample.labels == **labels).map(value)
 }
 
 fn value(sample: &Sample) -> f64 {
@@ -114,7 +120,8 @@ async fn an_instrumented_program_tells_what_is_documented_and_prometheus_reads_i
     for (name, kind) in &types {
         assert_eq!(documented.get(name).map(String::as_str), Some(*kind), "{name} in docs/monitoring.md");
     }
-    let here = documented.keys().filter(|name| !["tenure_store_", "tenure_lock_"].iter().any(|of| name.starts_with(of)));
+    let here =
+        documented.keys().filter(|name| !["tenure_store_", "tenure_lock_"].iter().any(|of| name.starts_with(of)));
     let missing: Vec<_> = here.filter(|name| !types.contains_key(*name)).collect();
     assert!(missing.is_empty(), "documented, and not told: {missing:?}");
 
@@ -175,9 +182,9 @@ fn the_dashboard_and_the_alerts_ask_for_nothing_that_is_not_told() {
 fn gather(value: &serde_json::Value, expressions: &mut Vec<String>) {
     match value {
         serde_json::Value::Object(fields) => {
-            if let Some(serde_json::Value::String(expression)) = fields.get("expr") {
-                expressions.push(expression.clone());
-            }
+            // A variable's values are asked for by a query as well.
+            let asked = ["expr", "query"].into_iter().filter_map(|field| fields.get(field)?.as_str());
+            expressions.extend(asked.filter(|text| *text != "prometheus").map(str::to_owned));
             fields.values().for_each(|field| gather(field, expressions));
         }
         serde_json::Value::Array(items) => items.iter().for_each(|item| gather(item, expressions)),
@@ -189,7 +196,7 @@ fn gather(value: &serde_json::Value, expressions: &mut Vec<String>) {
 fn exported(with: impl FnOnce(LocksBuilder) -> LocksBuilder) -> (Locks, Chaos, PrometheusHandle) {
     let env = Env::simulated(7);
     let store = Chaos::new(env.clone());
-    let recorder = PrometheusBuilder::new().build_recorder();
+    let recorder = PrometheusBuilder::new().set_buckets(tenure::Metrics::SECONDS).unwrap().build_recorder();
     let exporter = recorder.handle();
     let builder = Locks::builder(Arc::new(store.clone())).env(env).recorder(Arc::new(recorder));
     (with(builder).build().unwrap(), store, exporter)

@@ -44,8 +44,9 @@ async fn a_sink_is_told_everything_in_order() {
     for n in 0..100 {
         take_and_release(&locks, &format!("{n}")).await;
     }
-    drop(locks);
-    let told: Vec<_> = events.map(|event| (event.name.as_str().to_owned(), event.what.name())).collect();
+    locks.close().await;
+    let told = std::iter::from_fn(|| events.try_next());
+    let told: Vec<_> = told.map(|event| (event.name.as_str().to_owned(), event.what.name())).collect();
     let expected = (0..100).flat_map(|n| ["acquired", "released"].map(|what| (n.to_string(), what)));
     assert_eq!(told, expected.collect::<Vec<_>>());
 }
@@ -68,15 +69,24 @@ async fn a_sink_that_stands_still_holds_nobody_up_and_what_it_misses_is_counted(
 
 #[tokio::test]
 async fn a_full_channel_drops_and_counts() {
-    let (channel, mut events) = Channel::bounded(3);
+    let (channel, events) = Channel::bounded(3);
     let locks = with_sink(channel);
     for _ in 0..5 {
         take_and_release(&locks, "a").await;
     }
     locks.close().await;
     assert_eq!(events.dropped(), 7);
+    assert_eq!(std::iter::from_fn(|| events.try_next()).count(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_channel_ends_with_its_client_and_so_does_the_thread() {
+    let (channel, events) = Channel::bounded(100);
+    let locks = with_sink(channel);
+    drop(locks.mutex("a").build().unwrap().lock().await.unwrap());
     drop(locks);
-    assert_eq!(events.by_ref().count(), 3);
+    let names: Vec<_> = events.map(|event| event.what.name()).collect();
+    assert_eq!(names, ["acquired", "released"], "what was still to be done is told, and then no more");
 }
 
 #[tokio::test]
@@ -147,7 +157,9 @@ async fn the_log_sink_tells_the_parts_of_an_event() {
         other => panic!("{other:?}"),
     };
     let lines = lines.0.lock().unwrap();
-    for expected in ["event=\"acquired\"", "name=\"a\"", &format!("fence={fence}"), "event=\"released\"", "was_ours=true"] {
+    for expected in
+        ["event=\"acquired\"", "name=\"a\"", &format!("fence={fence}"), "event=\"released\"", "was_ours=true"]
+    {
         assert!(lines.iter().any(|line| line == expected), "{expected} in {lines:?}");
     }
 }

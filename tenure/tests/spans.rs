@@ -47,7 +47,14 @@ impl Notebook {
         let mut fields = Fields::default();
         record(&mut fields);
         let mut told = self.0.lock().unwrap();
-        told.push(Told { name: metadata.name(), is_span: metadata.is_span(), entered: false, handles: 1, closed: false, fields: fields.0 });
+        told.push(Told {
+            name: metadata.name(),
+            is_span: metadata.is_span(),
+            entered: false,
+            handles: 1,
+            closed: false,
+            fields: fields.0,
+        });
         Id::from_u64(told.len() as u64)
     }
 
