@@ -1,5 +1,5 @@
-//! A client does not remember the locks it has had to do with: after 100,000 distinct names in every way in which one can
-//! have to do with a lock, it takes no more memory than after 20,000. `NAMES=1000000 cargo test --release` takes a million.
+//! A client does not remember the locks it has had to do with: after 50,000 distinct names in every way in which one can
+//! have to do with a lock, it takes no more memory than after 10,000. `NAMES=1000000 cargo test --release` takes a million.
 //!
 //! It measures the process, so it is the only test of its program.
 //!
@@ -22,7 +22,7 @@ const BYTES: f64 = 24.0;
 
 #[tokio::test(start_paused = true)]
 async fn names_leave_nothing_behind() {
-    let names = std::env::var("NAMES").map_or(100_000, |names| names.parse().expect("a number"));
+    let names = std::env::var("NAMES").map_or(50_000, |names| names.parse().expect("a number"));
     let (ours, theirs, store) = two_clients();
     let _events = ours.events();
     visit(&ours, &theirs, &store, 0..names / 5).await;

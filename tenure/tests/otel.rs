@@ -11,6 +11,8 @@ use common::{client, ms, run_ready};
 use opentelemetry::trace::{SpanKind, Status, TracerProvider};
 use opentelemetry::{KeyValue, Value};
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SpanData};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 use tokio::time::sleep;
 use tracing::subscriber::DefaultGuard;
 use tracing::{Instrument, info_span};
@@ -136,5 +138,37 @@ trait Instrumented {
 impl Instrumented for tenure::Acquiring {
     async fn instrumented(self, span: tracing::Span) -> tenure::Guard {
         self.into_future().instrument(span).await.unwrap()
+    }
+}
+
+#[path = "../examples/otlp.rs"]
+#[allow(dead_code, unreachable_pub, reason = "its main is not called")]
+mod otlp;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_example_sends_its_spans_to_a_collector() {
+    let collector = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}/v1/traces", collector.local_addr().unwrap());
+    let collected = tokio::spawn(async move {
+        let (mut stream, _) = collector.accept().await.unwrap();
+        let mut request = Vec::new();
+        let (head, body) = loop {
+            stream.read_buf(&mut request).await.unwrap();
+            if let Some(end) = request.windows(4).position(|window| window == b"\r\n\r\n") {
+                let head = String::from_utf8_lossy(&request[..end]).to_lowercase();
+                let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+                if request.len() == end + 4 + length.unwrap().parse::<usize>().unwrap() {
+                    break (head, request.split_off(end + 4));
+                }
+            }
+        };
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+        (head, String::from_utf8_lossy(&body).into_owned())
+    });
+    otlp::run(&endpoint).await.unwrap();
+    let (head, body) = collected.await.unwrap();
+    assert!(head.starts_with("post /v1/traces") && head.contains("application/x-protobuf"), "{head}");
+    for expected in ["billing", "pay", "transfer", "tenure.lock", "tenure.hold", "tenure.release", "invoice-42"] {
+        assert!(body.contains(expected), "{expected} in {body:?}");
     }
 }
