@@ -128,6 +128,7 @@ impl Register for OneFile {
             fence: true,
             push: false,
             durable: false,
+            transaction: false,
             stale_reads: false,
             kept_since: 0,
         }

@@ -95,7 +95,7 @@ impl Locks {
     ///
     /// When the future is dropped, everything is given up in the background.
     pub fn lock_all(&self, locks: &[Lock]) -> AcquiringAll {
-        AcquiringAll { client: self.client.clone(), locks: locks.to_vec(), timeout: None }
+        AcquiringAll::new(&self.client, locks.to_vec())
     }
 }
 
@@ -108,6 +108,10 @@ pub struct AcquiringAll {
 }
 
 impl AcquiringAll {
+    pub(crate) fn new(client: &Arc<Client>, locks: Vec<Lock>) -> Self {
+        Self { client: client.clone(), locks, timeout: None }
+    }
+
     /// Gives up after that time; without, it waits for as long as it takes.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);

@@ -22,6 +22,7 @@ use crate::options::Options;
 use crate::proto::{Op, Reply};
 use crate::reentry::Reentries;
 use crate::store::Store;
+use crate::transaction::{Settle, Verdict};
 
 /// What the clones of a client, its locks and its guards share.
 #[derive(Debug)]
@@ -72,6 +73,15 @@ impl Core {
         let failed = replies.iter().all(|reply| reply.as_ref().is_err_and(of_the_node));
         self.note(sent, replies.first().and_then(|reply| reply.as_ref().err()).filter(|_| failed));
         replies
+    }
+
+    /// One question about a transaction, with a limit on how long its answer may take.
+    pub(crate) async fn settle(&self, settle: &Settle, limit: Duration) -> Result<Verdict> {
+        let sent = self.env.now();
+        let verdict = self.env.timeout(limit, self.store.settle(settle)).await;
+        let verdict = verdict.unwrap_or_else(|| Err(no_reply(limit)));
+        self.note(sent, verdict.as_ref().err());
+        verdict
     }
 
     /// Takes note of how the node answered to what was sent then.

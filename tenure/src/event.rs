@@ -87,6 +87,12 @@ pub enum What {
         /// Whether it was still ours.
         was_ours: bool,
     },
+    /// A compensation of a [saga](crate::transaction::Saga) under this lock failed for good. What it was to undo stands
+    /// until somebody [retries](crate::transaction::Saga::retry).
+    SagaStuck {
+        /// How the saga stands, in a line: `order/42 is stuck at charge after 13 attempts: no such account`.
+        status: String,
+    },
     /// A node of the store failed three times in a row. Holds that it keeps are in doubt once their own renewals fail.
     NodeDown {
         /// What went wrong the last time.
@@ -98,7 +104,7 @@ pub enum What {
 
 impl What {
     /// What happened, in a word: `waiting`, `acquired`, `not_acquired`, `renewed`, `suspect`, `lost`, `degraded`,
-    /// `handed_on`, `released`, `node_down` or `node_up`.
+    /// `handed_on`, `released`, `saga_stuck`, `node_down` or `node_up`.
     pub fn name(&self) -> &'static str {
         match self {
             What::Waiting { .. } => "waiting",
@@ -110,6 +116,7 @@ impl What {
             What::Degraded { .. } => "degraded",
             What::HandedOn { .. } => "handed_on",
             What::Released { .. } => "released",
+            What::SagaStuck { .. } => "saga_stuck",
             What::NodeDown { .. } => "node_down",
             What::NodeUp => "node_up",
         }
@@ -169,6 +176,7 @@ impl fmt::Display for Event {
             What::Released { held, was_ours: false } => {
                 write!(f, "{name}: no longer ours at its release after {held:?}")
             }
+            What::SagaStuck { status } => write!(f, "{name}: saga {status}"),
             What::NodeDown { error } => write!(f, "node {name} is down: {error}"),
             What::NodeUp => write!(f, "node {name} is up again"),
         }
@@ -262,7 +270,11 @@ fn is_logged() -> bool {
 impl Event {
     fn log(&self) {
         match &self.what {
-            What::Lost { .. } | What::Suspect { .. } | What::Degraded { .. } | What::NodeDown { .. } => {
+            What::Lost { .. }
+            | What::Suspect { .. }
+            | What::Degraded { .. }
+            | What::NodeDown { .. }
+            | What::SagaStuck { .. } => {
                 tracing::warn!(target: "tenure", "{self}")
             }
             _ => tracing::debug!(target: "tenure", "{self}"),

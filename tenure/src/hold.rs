@@ -22,7 +22,7 @@ use crate::lock::Spec;
 pub use crate::loss::Loss;
 use crate::meter::Meter;
 use crate::proto::{ClaimId, Owner};
-use crate::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use crate::sync::{Mutex, Notify};
 use crate::trace::Trace;
 
@@ -70,6 +70,8 @@ pub(crate) struct Hold {
     state: AtomicU8,
     /// How many renewals have failed since the last one that came through.
     failures: AtomicU8,
+    /// How many commits under it may still come; see [`Lines::begin_commit`](crate::line::Lines::begin_commit).
+    commits: AtomicU32,
     changed: Notify,
     contact: Mutex<Option<Contact>>,
     pub(crate) meter: Arc<Meter>,
@@ -125,6 +127,7 @@ impl Hold {
             deadline: AtomicU64::new(deadline.min(end).0),
             state: AtomicU8::new(HELD),
             failures: AtomicU8::new(0),
+            commits: AtomicU32::new(0),
             changed: Notify::new(),
             contact: Mutex::new(contact),
             meter: lock.meter.clone(),
@@ -148,6 +151,7 @@ impl Hold {
             ambiguous: self.ambiguous,
             serial,
             failures: AtomicU8::new(0),
+            commits: AtomicU32::new(0),
             due: AtomicU64::new(0),
             deadline: AtomicU64::new(self.deadline().0),
             state: AtomicU8::new(HELD),
@@ -282,6 +286,21 @@ impl Hold {
     /// Whether its user ended it.
     pub(crate) fn is_ended(&self) -> bool {
         self.state.load(Ordering::Acquire) == ENDED
+    }
+
+    /// Takes note of a commit under it that is about to be sent.
+    pub(crate) fn begin_commit(&self) {
+        self.commits.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Takes note that one of them is over: it was answered, or not sent.
+    pub(crate) fn end_commit(&self) {
+        self.commits.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Whether a commit under it may still come.
+    pub(crate) fn may_be_committed_under(&self) -> bool {
+        self.commits.load(Ordering::Relaxed) > 0
     }
 
     /// How many renewals have failed since the last one that came through.

@@ -17,7 +17,7 @@
 //! * the fence stays behind the store's clock, as far as that is known from the last answer and the time since. Whatever
 //!   the store grants later has a fence of at least its clock, and so a later one; the next renewal or release tells the
 //!   store as well;
-//! * the hold is certain, and the next one asks for the same: time, metadata, watchdog.
+//! * the hold is certain, no commit under it may still come, and the next one asks for the same: time, metadata, watchdog.
 //!
 //! What a task is given in line it has to take within its patience: it may be a future that nobody polls any more.
 //!
@@ -63,8 +63,8 @@ pub(crate) struct Line {
     pub(crate) hold: Option<Arc<Hold>>,
     /// Until when it may take its turn to ask; `None` once it has. For a hold, the keeper's agenda knows.
     take_by: Option<Moment>,
-    /// Since when the store has failed whoever was at the front, and how.
-    pub(crate) failing: Option<(Moment, Error)>,
+    /// Since when the store has failed whoever was at the front, and how; in a box, as it seldom has.
+    pub(crate) failing: Option<Box<(Moment, Error)>>,
     pub(crate) behind: VecDeque<Behind>,
 }
 
@@ -152,9 +152,9 @@ impl Lines {
         all.hold(key).is_some_and(|hold| !hold.is_over() && now < hold.deadline())
     }
 
-    /// Since when the store has failed whoever was at the front, and how; `None` where it answers.
+    /// Since when the store has failed whoever was at the front, and how; in a box, as it seldom has. `None` where it answers.
     pub(crate) fn failing(&self, key: &Key) -> Option<(Moment, Error)> {
-        self.all().by_key.get(key)?.failing.clone()
+        self.all().by_key.get(key)?.failing.as_deref().cloned()
     }
 
     /// Lets the next one ask where a hold was lost, however long its guard still lives, or was not taken.
@@ -170,6 +170,15 @@ impl Lines {
     pub(crate) fn with_heir<T>(&self, hold: &Arc<Hold>, then: impl FnOnce(&Arc<Hold>) -> T) -> T {
         let all = self.all();
         then(all.hold(&hold.key).filter(|heir| heir.id == hold.id).unwrap_or(hold))
+    }
+
+    /// Takes note of a commit that is about to be sent: until it is over, the hold is not handed on. False where the hold is
+    /// over by then, or was handed on already.
+    pub(crate) fn begin_commit(&self, hold: &Hold) -> bool {
+        // Whoever hands it on does so under this lock.
+        let _all = self.all();
+        hold.begin_commit();
+        !hold.is_over()
     }
 
     /// Lets the next one ask where a hold has expired and nobody said so, as the runtime of its keeper may have ended, or

@@ -81,6 +81,7 @@ impl Sink for Log {
             What::Degraded { to, error } => log!(?to, error),
             What::HandedOn { held, fence } => log!(fence = fence.get(), ?held),
             What::Released { held, was_ours } => log!(?held, was_ours),
+            What::SagaStuck { status } => log!(status),
             What::NodeDown { error } => log!(error),
             What::NodeUp => tracing::event!(target: "tenure::event", Level::INFO, event, name),
         }

@@ -9,6 +9,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::health::NodeHealth;
 use crate::key::Key;
 use crate::proto::{At, ClaimId, Grant, Inbox, Micros, Op, Record, Reply};
+use crate::transaction::{Settle, Verdict, refused};
 
 /// A place that keeps one value per key and swaps it if nobody else has in between.
 ///
@@ -155,6 +156,10 @@ impl<R: Register> Store for Atomic<R> {
 
     async fn apply_many(&self, ops: &[(Key, Op)]) -> Vec<Result<Reply>> {
         futures_util::future::join_all(ops.iter().map(|(key, op)| self.apply_once(key, op))).await
+    }
+
+    async fn settle(&self, _settle: &Settle) -> Result<Verdict> {
+        Err(refused(self.traits().kind))
     }
 
     fn watch(&self, _key: &Key, id: ClaimId) -> Watch {

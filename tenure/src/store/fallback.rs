@@ -33,6 +33,7 @@ use crate::health::NodeHealth;
 use crate::key::Key;
 use crate::proto::{Acquire, ClaimId, Op, Outcome, Reply};
 use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::transaction::{Settle, Verdict};
 
 mod strays;
 
@@ -306,6 +307,11 @@ impl Store for Fallback {
 
     async fn apply_many(&self, ops: &[(Key, Op)]) -> Vec<Result<Reply>> {
         self.0.apply_all(ops).await
+    }
+
+    /// The secondary has none of the data.
+    async fn settle(&self, settle: &Settle) -> Result<Verdict> {
+        self.0.primary.settle(settle).await
     }
 
     fn watch(&self, key: &Key, id: ClaimId) -> Watch {

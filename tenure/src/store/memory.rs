@@ -12,6 +12,7 @@ use crate::error::Result;
 use crate::health::NodeHealth;
 use crate::key::Key;
 use crate::proto::{At, ClaimId, Inbox, Micros, Op, Record, Reply};
+use crate::transaction::{Settle, Verdict, refused};
 
 /// A store in memory, `memory:`. Clones share the records; nothing is kept when the last one goes.
 #[derive(Clone)]
@@ -96,6 +97,10 @@ impl Store for Memory {
         ops.iter().map(|(key, op)| Ok(self.apply_now(key, op))).collect()
     }
 
+    async fn settle(&self, _settle: &Settle) -> Result<Verdict> {
+        Err(refused(self.traits().kind))
+    }
+
     fn watch(&self, _key: &Key, id: ClaimId) -> Watch {
         self.0.hub.watch(id)
     }
@@ -130,6 +135,7 @@ impl Store for Memory {
             fence: true,
             push: true,
             durable: false,
+            transaction: false,
             stale_reads: false,
             kept_since: 0,
         }

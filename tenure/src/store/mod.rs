@@ -21,6 +21,7 @@ use crate::error::Result;
 use crate::health::NodeHealth;
 use crate::key::Key;
 use crate::proto::{Op, Record, Reply};
+use crate::transaction::{Settle, Verdict};
 
 mod atomic;
 mod breaker;
@@ -33,6 +34,8 @@ mod redis;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
+#[cfg(feature = "redis")]
+pub(crate) use self::redis::commands as redis_commands;
 #[cfg(feature = "redis")]
 pub(crate) use self::redis::inspect;
 #[cfg(feature = "redis")]
@@ -52,7 +55,7 @@ pub use redis::script as redis_script;
 #[cfg(feature = "sqlite")]
 pub use sqlite::Sqlite;
 #[cfg(feature = "sqlite")]
-pub(crate) use sqlite::sqlite_path;
+pub(crate) use sqlite::{sqlite_create, sqlite_explain, sqlite_options, sqlite_path};
 
 /// Where records live, and what carries out operations on them.
 ///
@@ -72,6 +75,12 @@ pub trait Store: Debug + Send + Sync + 'static {
     /// Carries out many, in one round trip per node where the store can. Each stands for itself: they are not atomic
     /// together, and the answers come in the order of the operations.
     async fn apply_many(&self, ops: &[(Key, Op)]) -> Vec<Result<Reply>>;
+
+    /// Carries out a transaction, or settles that it never will be, in one atomic step; what was decided is the answer
+    /// from then on, for as long as it is kept. Where the store has none, [`ErrorKind::Unsupported`] and why.
+    ///
+    /// [`ErrorKind::Unsupported`]: crate::ErrorKind::Unsupported
+    async fn settle(&self, settle: &Settle) -> Result<Verdict>;
 
     /// Listens for the grant of a claim. Cheap, and sends nothing yet; see [`Watch`].
     fn watch(&self, key: &Key, id: crate::proto::ClaimId) -> Watch;
@@ -116,6 +125,9 @@ pub struct Traits {
     pub push: bool,
     /// What was acknowledged survives the store's crash.
     pub durable: bool,
+    /// It holds data besides locks, and writes it in the same step in which it looks at a lock: see
+    /// [`transaction`](crate::transaction).
+    pub transaction: bool,
     /// `read` and `scan` may be served by a replica that lags.
     pub stale_reads: bool,
     /// Since when, on its own clock in microseconds, it has certainly kept all that it acknowledged; zero: always. Asked

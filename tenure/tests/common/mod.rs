@@ -203,6 +203,10 @@ impl Store for Chaos {
         replies
     }
 
+    async fn settle(&self, settle: &tenure::transaction::Settle) -> Result<tenure::transaction::Verdict> {
+        self.memory.settle(settle).await
+    }
+
     fn watch(&self, key: &Key, id: ClaimId) -> Watch {
         match self.state.mute.load(SeqCst) {
             true => self.state.hub.watch(id),

@@ -256,6 +256,10 @@ impl Store for Link {
         futures_util::future::join_all(ops.iter().map(|(key, op)| self.apply(key, op))).await
     }
 
+    async fn settle(&self, _settle: &tenure::transaction::Settle) -> Result<tenure::transaction::Verdict> {
+        Err(tenure::Error::new(tenure::ErrorKind::Unsupported, "there are no transactions in this network"))
+    }
+
     fn watch(&self, _key: &Key, id: ClaimId) -> Watch {
         self.node.0.hub.watch(id)
     }
@@ -284,6 +288,7 @@ impl Store for Link {
             fence: true,
             push: true,
             durable: false,
+            transaction: false,
             stale_reads: false,
             kept_since: self.node.state().kept_since,
         }

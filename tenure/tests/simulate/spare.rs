@@ -78,6 +78,10 @@ impl Store for Spare {
         self.memory.apply_many(ops).await
     }
 
+    async fn settle(&self, settle: &tenure::transaction::Settle) -> Result<tenure::transaction::Verdict> {
+        self.memory.settle(settle).await
+    }
+
     fn watch(&self, key: &Key, id: ClaimId) -> Watch {
         self.memory.watch(key, id)
     }

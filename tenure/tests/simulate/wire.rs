@@ -36,6 +36,10 @@ impl Store for Wire {
         }
     }
 
+    async fn settle(&self, _settle: &tenure::transaction::Settle) -> Result<tenure::transaction::Verdict> {
+        Err(tenure::Error::new(tenure::ErrorKind::Unsupported, "there are no transactions in this network"))
+    }
+
     fn watch(&self, key: &Key, id: ClaimId) -> Watch {
         self.world.watch(self.process, key, id)
     }

@@ -12,6 +12,7 @@ use crate::health::NodeHealth;
 use crate::key::Key;
 use crate::proto::{ClaimId, Op, Reply};
 use crate::store::{Hub, Seen, Store, Traits, Watch};
+use crate::transaction::{Settle, Verdict};
 
 pub(super) struct Lazy {
     name: String,
@@ -54,6 +55,10 @@ impl Store for Lazy {
         }
     }
 
+    async fn settle(&self, settle: &Settle) -> Result<Verdict> {
+        self.reach().await?.settle(settle).await
+    }
+
     /// Where it was not reached yet, nothing will come.
     fn watch(&self, key: &Key, id: ClaimId) -> Watch {
         self.store.get().map_or_else(|| Hub::new().watch(id), |store| store.watch(key, id))
@@ -83,6 +88,7 @@ impl Store for Lazy {
             fence: true,
             push: true,
             durable: false,
+            transaction: false,
             stale_reads: false,
             kept_since: u64::MAX,
         };

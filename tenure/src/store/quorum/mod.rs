@@ -38,6 +38,7 @@ use crate::health::NodeHealth;
 use crate::key::Key;
 use crate::proto::vote::{Electorate, Group, votes_needed};
 use crate::proto::{Claim, ClaimId, Op, Reply};
+use crate::transaction::{Settle, Verdict, refused};
 
 mod acquire;
 mod build;
@@ -221,6 +222,10 @@ impl Store for Quorum {
         replies.into_iter().map(|(_, reply)| reply).collect()
     }
 
+    async fn settle(&self, _settle: &Settle) -> Result<Verdict> {
+        Err(refused(self.traits().kind))
+    }
+
     fn watch(&self, key: &Key, id: ClaimId) -> Watch {
         let told = self.0.claims().of(id, self.0.env.now(), Duration::ZERO).told.clone();
         let (inner, key) = (self.0.clone(), key.clone());
@@ -261,6 +266,7 @@ impl Store for Quorum {
             fence: true,
             push: all.iter().all(|one| one.push),
             durable: all.iter().all(|one| one.durable),
+            transaction: false,
             stale_reads: all.iter().any(|one| one.stale_reads),
             kept_since: 0,
         }

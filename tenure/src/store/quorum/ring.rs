@@ -19,6 +19,7 @@ use crate::key::Key;
 use crate::options::invalid;
 use crate::proto::{ClaimId, Op, Reply};
 use crate::store::{Seen, Store, Traits, Watch};
+use crate::transaction::{Settle, Verdict};
 
 /// A store that spreads keys over stores, each perhaps a [`Quorum`]. Clones share it.
 ///
@@ -146,6 +147,10 @@ impl Store for Ring {
 
     async fn apply_many(&self, ops: &[(Key, Op)]) -> Vec<Result<Reply>> {
         self.0.apply_many(ops).await
+    }
+
+    async fn settle(&self, settle: &Settle) -> Result<Verdict> {
+        self.0.settle(settle).await
     }
 
     fn watch(&self, key: &Key, id: ClaimId) -> Watch {

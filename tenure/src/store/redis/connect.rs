@@ -4,6 +4,7 @@ use std::path::Path;
 
 use redis::{Client, Cmd, ConnectionInfo, Pipeline, TlsCertificates, Value};
 
+use super::commit::{COMMIT, RESOLVE};
 use super::errors;
 use super::keys::Keys;
 use super::script::{Dialect, READ};
@@ -58,7 +59,9 @@ fn authority(path: &Path) -> Result<Vec<u8>> {
 /// What loads the scripts.
 pub(super) fn scripts(dialect: Dialect) -> Vec<Cmd> {
     let [apply, keep] = dialect.scripts();
-    [apply, keep, &READ].map(|script| redis::cmd("SCRIPT").arg("LOAD").arg(script.source).take()).into()
+    [apply, keep, &READ, &COMMIT, &RESOLVE]
+        .map(|script| redis::cmd("SCRIPT").arg("LOAD").arg(script.source).take())
+        .into()
 }
 
 /// Asks whether this user may call what is listed in ARGV, each a command with its arguments, parted by spaces: a script
@@ -135,7 +138,7 @@ mod tests {
     fn every_command_of_the_scripts_is_asked_for() {
         for dialect in [Dialect::Server, Dialect::Shard] {
             let needed = needed(dialect, "key", "inbox");
-            for script in dialect.scripts().into_iter().chain([&*READ]) {
+            for script in dialect.scripts().into_iter().chain([&*READ, &*COMMIT, &*RESOLVE]) {
                 let calls = script.source.split("call('").skip(1).filter_map(|rest| rest.split('\'').next());
                 for command in calls {
                     assert!(needed.iter().any(|line| line.split(' ').next() == Some(command)), "{command}");

@@ -7,6 +7,7 @@
 use percent_encoding::percent_decode_str;
 
 use crate::key::Key;
+use crate::transaction::Txid;
 
 /// The keys of one store.
 #[derive(Clone, Debug)]
@@ -57,6 +58,18 @@ impl Keys {
         format!("{}:{{*}}", self.prefix)
     }
 
+    /// Where the outcome of a transaction lies: in the slot of its lock's record.
+    pub(super) fn outcome(&self, txid: &Txid) -> String {
+        let place = self.encode(txid.lock());
+        format!("{}:tx{}:{:032x}", self.prefix, &place[self.prefix.len()..], txid.bits())
+    }
+
+    /// Whether it is a key of locks or of transactions.
+    pub(super) fn are_ours(&self, key: &[u8]) -> bool {
+        let rest = key.strip_prefix(self.prefix.as_bytes());
+        self.decode(key).is_some() || rest.is_some_and(|rest| rest.starts_with(b":tx:{"))
+    }
+
     /// The channel on which one store is told of its grants.
     pub(super) fn inbox(&self, bits: u128) -> String {
         format!("{}:inbox:{bits:032x}", self.prefix)
@@ -98,6 +111,14 @@ mod tests {
             assert_eq!(slot_of(place.as_bytes()), slot_of(inbox.as_bytes()), "{place} {inbox}");
             assert!(inbox.starts_with("tenure:inbox:{"), "{inbox}");
         }
+        for name in ["a", "}{", "{b}", "a{", "é}"] {
+            let key = Key::new(name).unwrap();
+            let (place, outcome) = (keys.encode(&key), keys.outcome(&Txid::new(key, 1, 7)));
+            assert_eq!(slot_of(place.as_bytes()), slot_of(outcome.as_bytes()), "{place} {outcome}");
+            assert!(keys.are_ours(place.as_bytes()) && keys.are_ours(outcome.as_bytes()));
+            assert_eq!(keys.decode(outcome.as_bytes()), None, "it is no lock");
+        }
+        assert!(!keys.are_ours(b"tenure:a") && !keys.are_ours(b"tenure:tx:a") && !keys.are_ours(b"a"));
         let slots: BTreeSet<_> = (0..100).map(|n| slot_of(format!("tenure:{{{n}}}").as_bytes())).collect();
         assert!(slots.len() > 90, "locks are spread");
     }

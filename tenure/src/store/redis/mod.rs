@@ -18,9 +18,12 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::health::NodeHealth;
 use crate::key::Key;
 use crate::proto::{ClaimId, Op, Outcome, Reply};
+use crate::transaction::{Settle, Verdict};
 
 mod cluster;
 mod collector;
+pub(crate) mod commands;
+mod commit;
 mod connect;
 mod errors;
 pub(crate) mod inspect;
@@ -216,6 +219,13 @@ impl Store for Redis {
         ops.iter().zip(values).map(|((key, op), value)| self.reply(key, op, value)).collect()
     }
 
+    async fn settle(&self, settle: &Settle) -> Result<Verdict> {
+        let Inner { server, keys, collector, .. } = &*self.0;
+        let (command, _) = commit::command(keys, settle, collector.is_acknowledged())?;
+        let value = errors::check(server, || commit::name(settle), collector.settle(command).await?)?;
+        commit::verdict(keys, value).map_err(|error| errors::unreadable(server, &commit::name(settle), &error))
+    }
+
     fn watch(&self, _key: &Key, id: ClaimId) -> Watch {
         self.0.hub.watch(id)
     }
@@ -243,7 +253,16 @@ impl Store for Redis {
     fn traits(&self) -> Traits {
         let kept_since = self.0.collector.transport().kept_since();
         let stale_reads = self.0.replica.is_some();
-        Traits { kind: "redis", queue: true, fence: true, push: true, durable: false, stale_reads, kept_since }
+        Traits {
+            kind: "redis",
+            queue: true,
+            fence: true,
+            push: true,
+            durable: false,
+            transaction: true,
+            stale_reads,
+            kept_since,
+        }
     }
 }
 

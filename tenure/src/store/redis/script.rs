@@ -24,7 +24,7 @@ pub struct Script {
 }
 
 impl Script {
-    fn new(source: &'static str) -> Self {
+    pub(super) fn new(source: &'static str) -> Self {
         Self { source, sha: sha1_smol::Sha1::from(source).digest().to_string() }
     }
 }
@@ -133,6 +133,11 @@ impl Call {
     /// Whether somebody may enter by it.
     pub(super) fn enters(&self) -> bool {
         self.enters
+    }
+
+    /// Whether it was refused for a lack of memory that is no concern of it: it takes none, but shared a call with others.
+    pub(super) fn goes_alone(&self, answer: &Value) -> bool {
+        !self.enters && matches!(answer, Value::ServerError(error) if error.code() == "OOM")
     }
 
     /// Whether the answer says that somebody is in, who was not or not for as long.

@@ -22,13 +22,14 @@ use super::keys::Keys;
 use super::script::{Call, Dialect, command_in};
 use super::slots::slot_of;
 use super::url::{Config, Place};
-use super::{connect, errors, script};
+use super::{commit, connect, errors, script};
 use crate::env::{Env, Moment};
 use crate::error::{Error, ErrorKind, Result};
 use crate::health::NodeHealth;
 use crate::key::Key;
 use crate::proto::{ClaimId, Op, Outcome, Reply};
 use crate::store::{Hub, Seen, Store, Traits, Watch};
+use crate::transaction::{Settle, Verdict};
 
 mod batch;
 mod inboxes;
@@ -267,6 +268,16 @@ impl Store for RedisCluster {
         ops.iter().zip(values).map(|((key, op), value)| self.reply(key, op, sent, value)).collect()
     }
 
+    async fn settle(&self, settle: &Settle) -> Result<Verdict> {
+        let Inner { server, keys, .. } = &*self.0;
+        let (command, all) = commit::command(keys, settle, false)?;
+        let slot = commit::one_slot(&all)?;
+        let first = async |node: &Node| node.collector.command(&command).await;
+        let value = self.command(slot, first, || command.clone()).await?;
+        let value = errors::check(server, || commit::name(settle), value)?;
+        commit::verdict(keys, value).map_err(|error| errors::unreadable(server, &commit::name(settle), &error))
+    }
+
     fn watch(&self, _key: &Key, id: ClaimId) -> Watch {
         self.0.hub.watch(id)
     }
@@ -323,6 +334,15 @@ impl Store for RedisCluster {
         // What a slot's new master lacks nobody knows.
         let kept_since = kept_since.max(self.0.changed.0.load(Relaxed));
         let (kind, stale_reads) = ("redis-cluster", self.0.reads_replicas);
-        Traits { kind, queue: true, fence: true, push: true, durable: false, stale_reads, kept_since }
+        Traits {
+            kind,
+            queue: true,
+            fence: true,
+            push: true,
+            durable: false,
+            transaction: true,
+            stale_reads,
+            kept_since,
+        }
     }
 }

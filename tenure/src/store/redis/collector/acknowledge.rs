@@ -17,9 +17,11 @@
 use std::time::Duration;
 
 use redis::{Pipeline, Value};
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{Mutex, MutexGuard, oneshot};
 
-use super::{FLUSHES, Shared, is_noscript};
+use super::carry::pipeline;
+use super::{Collector, FLUSHES, Shared, is_noscript};
+use crate::env;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::redis::script::{self, BATCH, Call};
 use crate::store::redis::transport::Transport;
@@ -56,7 +58,46 @@ struct Answer {
     replicas: u32,
 }
 
+impl<T: Transport> Collector<T> {
+    /// A task carries it, as it carries grants: a caller's future may not be polled, and all others would wait for it.
+    pub(super) async fn settle_acknowledged(&self, command: redis::Cmd) -> Result<Value> {
+        let (shared, (reply, answer)) = (self.0.clone(), oneshot::channel());
+        env::spawn(async move {
+            let Some(by) = &shared.acknowledged else { return };
+            let turn = by.turn().await;
+            if !reply.is_closed() {
+                let value = shared.settle_and_wait(by, &command).await;
+                drop(turn);
+                let _ = reply.send(value);
+            }
+        });
+        answer.await.unwrap_or_else(|_| {
+            let message = "the runtime that carried the transaction has ended; it may have been carried out";
+            Err(Error::new(ErrorKind::NoReply, message))
+        })
+    }
+}
+
 impl<T: Transport> Shared<T> {
+    /// A transaction that too few know may be gone after a failover, or not: it is not certain, and asked for again.
+    async fn settle_and_wait(&self, by: &Acknowledged, command: &redis::Cmd) -> Result<Value> {
+        let mut scripts: &[redis::Cmd] = &[];
+        for _ in 0..=FLUSHES {
+            let mut pipeline = pipeline(scripts, std::slice::from_ref(command));
+            pipeline.cmd("WAIT").arg(by.replicas).arg(by.patience.as_millis() as u64);
+            let mut values = self.exchange(&pipeline).await?;
+            let replicas: u32 = values.pop().and_then(|value| redis::from_redis_value(value).ok()).unwrap_or(0);
+            let value = values.pop().unwrap_or_default();
+            if is_noscript(&value) {
+                scripts = &self.scripts;
+                continue;
+            }
+            let decided = matches!(value, Value::BulkString(_));
+            return if decided && replicas < by.replicas { Err(by.not_settled(replicas)) } else { Ok(value) };
+        }
+        Err(Error::new(ErrorKind::Unavailable, "the server forgets scripts as fast as they are loaded"))
+    }
+
     /// Sends the calls, and has who was let in without enough replicas knowing let out again.
     pub(super) async fn carry_acknowledged(
         &self,
@@ -104,7 +145,12 @@ impl<T: Transport> Shared<T> {
                 }
                 match script::replies(calls.len(), value) {
                     Ok(values) => {
-                        (at..).zip(values).for_each(|(n, value)| answers[n] = Some(Answer { value, replicas }))
+                        for ((n, value), call) in (at..).zip(values).zip(calls.chunks(1)) {
+                            match calls.len() > 1 && call[0].goes_alone(&value) {
+                                true => again.push((n, call)),
+                                false => answers[n] = Some(Answer { value, replicas }),
+                            }
+                        }
                     }
                     Err(_) => again.extend((at..).zip(calls.chunks(1))),
                 }
@@ -140,6 +186,13 @@ impl Acknowledged {
             true => Error::new(ErrorKind::Unavailable, format!("{message}, and was given back")),
             false => Error::new(ErrorKind::NoReply, format!("{message}, and whether it was given back is not known")),
         }
+    }
+
+    fn not_settled(&self, replicas: u32) -> Error {
+        let asked = self.replicas;
+        let message =
+            format!("the transaction was acknowledged by {replicas} of the {asked} replicas that it has to be");
+        Error::new(ErrorKind::NoReply, message)
     }
 
     fn not_renewed(&self, replicas: u32) -> Error {
