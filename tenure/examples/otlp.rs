@@ -43,7 +43,8 @@ pub async fn run(endpoint: &str) -> Result<(), Box<dyn Error + Send + Sync>> {
     let spans = tracing_opentelemetry::layer().with_tracer(provider.tracer("billing")).with_filter(levels);
     // A program would make it the default for all, by `init`.
     let subscriber = tracing_subscriber::registry().with(spans);
-    work().instrument(info_span!("pay")).with_subscriber(subscriber).await?;
+    let paying = async { work().instrument(info_span!("pay")).await };
+    paying.with_subscriber(subscriber).await?;
 
     // What is still in the batch is sent; that waits, so not on a thread that runs tasks.
     tokio::task::spawn_blocking(move || provider.shutdown()).await??;
