@@ -3,8 +3,7 @@
 //!
 //! It measures the process, so it is the only test of its program.
 //!
-//! Bugs that were planted, one at a time, and found: a line that is not forgotten when its last task goes; an owner's
-//! holds that are not forgotten; a figure for every name; a parting that stays on the agenda.
+//! A bug that was planted, and found: an owner's holds that are not forgotten.
 
 #![allow(clippy::disallowed_methods, reason = "tests have their time and their tasks from tokio")]
 

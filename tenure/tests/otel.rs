@@ -1,7 +1,7 @@
 //! The spans as OpenTelemetry has them: read back from its in-memory exporter, with their parents, links and attributes.
 //!
-//! Bugs that were planted, one at a time, and found: a hold in the span of its wait instead of its caller's; no link from a
-//! hold to its wait; no link from a renewal to its holds; work in a hold that was called from elsewhere; a fence as text.
+//! Bugs that were planted and found: a hold in the span of its wait instead of its caller's; no link from a renewal to its
+//! holds; work in a hold that was called from elsewhere.
 
 #![allow(clippy::disallowed_methods, reason = "tests have their time and their tasks from tokio")]
 

@@ -1,7 +1,7 @@
 //! Event sinks: they are told everything in order, and whatever they do, locking goes on.
 //!
-//! Bugs that were planted, one at a time, and found: sinks that are told by whoever acts; a panic that ends the thread; no
-//! bound on what waits; a drop that is not counted; a close that does not wait; a thread that outlives its client.
+//! Bugs that were planted and found: a panic that ends the thread; no bound on what waits; a drop that is not counted; a
+//! close that does not wait; a thread that outlives its client.
 
 #![allow(clippy::disallowed_methods, reason = "tests have their time and their tasks from tokio")]
 
