@@ -189,7 +189,11 @@ async fn visit(locks: &Locks, names: std::ops::Range<u32>) {
                 for n in first..(first + width).min(end) {
                     let lock = locks.mutex(format!("a name that is as long as names are: {n}")).build();
                     let guard = lock.expect("it is a name").lock().await.expect("the server answers");
-                    if n % 2 == 0 { drop(guard) } else { _ = guard.release().await.expect("the server answers") }
+                    if n.is_multiple_of(2) {
+                        drop(guard)
+                    } else {
+                        _ = guard.release().await.expect("the server answers")
+                    }
                 }
             })
         })

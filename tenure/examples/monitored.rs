@@ -3,6 +3,8 @@
 //!
 //! `cargo run --example monitored --features metrics`
 
+#![allow(clippy::disallowed_methods, reason = "a program has its tasks from tokio")]
+
 use std::error::Error;
 use std::future::IntoFuture;
 use std::sync::Arc;

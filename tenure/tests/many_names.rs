@@ -78,7 +78,7 @@ async fn visit(ours: &Locks, theirs: &Locks, store: &Chaos, names: std::ops::Ran
             }
             _ => drop(ours.lock_all(&[lock]).await.unwrap()),
         }
-        if n % 64 == 0 {
+        if n.is_multiple_of(64) {
             run_ready().await;
             tokio::time::sleep(Duration::from_secs(1)).await;
             // The test's own notes.
