@@ -1,7 +1,4 @@
 //! `tenure exporter`: what it tells Prometheus, and what it does not do to its store.
-//!
-//! Bugs that were planted, one at a time, and found: a look for each scrape; no bound on the names; figures from before
-//! while the store is down; a name that leaves its label; a port in use that is not told.
 
 #![allow(clippy::disallowed_methods, reason = "tests live in real time")]
 
