@@ -22,7 +22,7 @@ use crate::transaction::{Settle, Verdict};
 
 mod cluster;
 mod collector;
-mod commit;
+pub mod commit;
 mod connect;
 mod errors;
 pub(crate) mod inspect;
