@@ -14,7 +14,9 @@
 //! a majority of both groups; finds it a joint view, it goes on with that change instead of its own. When all that
 //! older views have made possible has passed (a view's lease and the longest ttl), it writes the final view under the
 //! next number. There is no change lock here: that is for courtesy, and a coordinator may be paused at any step for any
-//! time, while another one begins.
+//! time, while another one begins. One that undoes a change goes the same way, and ends with the old members alone: the
+//! joint view under its own number keeps the first one's final view from taking effect any more, and then all who have
+//! followed that already are waited for.
 //!
 //! A client reads the views of its nodes and follows the latest: it needs to have read a majority of each of that one's
 //! groups. It begins and renews claims under a view only until its lease is over; a claim goes on under its view for
@@ -51,6 +53,8 @@ pub(crate) enum Bug {
     NoPromise,
     /// Who was paused draws a new number for its final view.
     FreshFinal,
+    /// A change is undone by writing the old members at once.
+    UndoneAtOnce,
 }
 
 #[derive(Clone, Debug)]
@@ -61,6 +65,8 @@ pub(crate) struct Change<const N: usize> {
     pub(crate) new: [Set; COORDINATORS],
     /// How many of them there are.
     pub(crate) coordinators: usize,
+    /// Whether the last one undoes what another has begun, and wants nothing of its own.
+    pub(crate) undoes: bool,
     /// Whether clients claim anything, or only follow the views.
     pub(crate) claims: bool,
     pub(crate) rounds: u8,
@@ -92,12 +98,16 @@ impl<const N: usize> Change<N> {
                     return Some(());
                 }
                 let view = match latest.old {
+                    0 if self.undoes(k) => {
+                        me.step = Step::GaveUp;
+                        return Some(());
+                    }
                     0 => View { number, old: latest.new, new: self.new[k] },
                     old => View { number, old, new: latest.new },
                 };
                 (me.step, me.view, me.done) = (Step::WritingJoint, Some(view), 0);
-                if self.bug == Some(Bug::NoJoint) {
-                    (me.step, me.view) = (Step::WritingFinal, Some(View { number: number + 1, old: 0, ..view }));
+                if self.bug == Some(Bug::NoJoint) || self.bug == Some(Bug::UndoneAtOnce) && self.undoes(k) {
+                    (me.step, me.view) = (Step::WritingFinal, Some(self.final_after(k, view)));
                 }
             }
             Step::WritingJoint => {
@@ -126,6 +136,15 @@ impl<const N: usize> Change<N> {
             Step::Waiting | Step::GaveUp => return None,
         }
         Some(())
+    }
+
+    fn undoes(&self, k: usize) -> bool {
+        self.undoes && k + 1 == self.coordinators
+    }
+
+    /// What a coordinator writes when it has waited for long enough under a joint view.
+    fn final_after(&self, k: usize, joint: View) -> View {
+        View { number: joint.number + 1, old: 0, new: if self.undoes(k) { joint.old } else { joint.new } }
     }
 
     fn may_end_wait(&self, state: &State<N>, k: usize) -> bool {
@@ -266,7 +285,7 @@ impl<const N: usize> Model for Change<N> {
                 }
                 let me = &mut next.coordinators[coordinator];
                 me.step = Step::WritingFinal;
-                me.view = me.view.map(|view| View { number: view.number + 1, old: 0, new: view.new });
+                me.view = me.view.map(|view| self.final_after(coordinator, view));
             }
         }
         let next = next.normal();
@@ -288,6 +307,11 @@ impl<const N: usize> Model for Change<N> {
             Property::sometimes("a hold under the new members alone", |model: &Self, state: &State<N>| {
                 let mut holds = state.clients.iter().filter(|client| client.is_certain());
                 !model.claims || holds.any(|client| client.claim.old == 0 && client.claim.new == model.new[0])
+            }),
+            Property::sometimes("the old members alone again", |model: &Self, state: &State<N>| {
+                let finals = state.clients.iter().filter_map(|client| client.view);
+                !model.undoes
+                    || finals.into_iter().any(|view| view.number > 1 && view.old == 0 && view.new == model.old)
             }),
             Property::sometimes("a hold that was renewed across the change", |model: &Self, state: &State<N>| {
                 let crossed = |client: &Client| client.phase == Phase::Held && client.renewals == model.renewals;

@@ -1,4 +1,4 @@
-//! The quorum's protocol as models, checked in every order of events up to a bound.
+//! The protocols of the quorum and of transactions as models, checked in every order of events up to a bound.
 //!
 //! | file | what it is about |
 //! | --- | --- |
@@ -7,10 +7,13 @@
 //! | `members.rs` | members that change while locks are held |
 //! | `ring.rs` | a key that moves from one store to another |
 //! | `change.rs` | what the last two have in common |
+//! | `two_phase.rs` | a transaction over several participants, whoever crashes |
+//! | `saga.rs` | steps that are undone where they cannot be finished |
 //!
 //! A model that finds nothing wrong says nothing until it has been seen to find something: each comes with variants in
 //! which one rule is broken, and of each a counterexample must be found. `node.rs` is a node: it answers by the rule
-//! itself. Who decides is asked of `proto::vote`, as in the store.
+//! itself. Who decides is asked of `proto::vote`, as in the store. What a participant does is a protocol for others to
+//! write, and so is written here once more.
 //!
 //! **Time** is in none of them. A claim lasts for a number of terms; that one has passed is an event that may come at
 //! any moment. A client counts from when it sent, and a node from when it received, so a client knows before a node
@@ -30,6 +33,8 @@ mod members;
 mod node;
 mod restart;
 mod ring;
+mod saga;
+mod two_phase;
 
 use std::fmt::Debug;
 use std::hash::Hash;

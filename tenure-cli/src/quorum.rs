@@ -96,7 +96,11 @@ async fn status(quorum: &Quorum, as_json: bool) -> Result<()> {
         let state = match (&node.error, node.votes) {
             (Some(error), _) => format!("away: {error}"),
             (None, true) => "up".to_owned(),
-            (None, false) => "up, and has no vote yet: it was started less than the longest ttl ago".to_owned(),
+            (None, false) => {
+                "up, and has no vote yet: it was started less than the longest ttl ago, or does not tell; a user who \
+                              may not ask is given it by ACL SETUSER USER +info +config|get"
+                    .to_owned()
+            }
         };
         vec![printable(&node.name), printable(&state)]
     };

@@ -41,12 +41,14 @@ async fn run(server: &Redis, ttl: Duration, time: Duration) {
     // One round of renewals passes first, so that all are as they will be.
     tokio::time::sleep(ttl).await;
     let (stopwatch, server_before, renewed) = (Stopwatch::start(), server.cpu_micros(), locks.metrics().renewals);
+    server.command(&["CONFIG", "RESETSTAT"]);
     tokio::time::sleep(time).await;
     let (cost, server_cost) = (stopwatch.stop(), (server.cpu_micros() - server_before) as f64);
     let renewed = (locks.metrics().renewals - renewed) as f64;
+    let a_call = renewed / calls(server);
     let lost = guards.iter().filter(|guard| !guard.is_held()).count();
     let health = locks.health().remove(0);
-    println!("{renewed} renewals in {time:?}, {lost} holds lost; {health:?}");
+    println!("{renewed} renewals in {time:?}, {a_call:.0} in a call, {lost} holds lost; {health:?}");
     assert_eq!((lost, locks.metrics().lost, health.holds), (0, 0, HOLDS), "none is lost");
 
     let ids: Vec<_> = guards.iter().map(|guard| (guard.name().to_owned(), guard.id())).collect();
@@ -62,6 +64,14 @@ async fn run(server: &Redis, ttl: Duration, time: Duration) {
     drop(guards);
     locks.close().await;
     println!("all were dropped and released within {:?}", start.elapsed());
+}
+
+/// How many scripts the server ran since its figures were reset.
+fn calls(server: &Redis) -> f64 {
+    let stats = server.command(&["INFO", "commandstats"]);
+    let calls =
+        stats.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls=")?.split(',').next()?.parse().ok());
+    calls.expect("scripts ran")
 }
 
 async fn acquire(locks: &Locks, ttl: Duration) -> Vec<Guard> {

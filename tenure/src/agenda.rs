@@ -122,8 +122,14 @@ impl Agenda {
     }
 
     /// Takes what is due off it; gives the holds that are over by now. A hold stays on it with its deadline.
+    ///
+    /// What is due soon waits until something is due: taken whenever the keeper happens to look, it would go in ones and
+    /// twos with every answer that comes in.
     pub(crate) fn take_due(&mut self, now: Moment) -> Over {
         let mut over = Over::default();
+        if self.items.first_key_value().is_none_or(|((moment, _), _)| *moment > now) {
+            return over;
+        }
         let soon = (now + GATHER, u64::MAX);
         let due =
             self.items.range(..=soon).filter(|((moment, _), item)| *moment <= now || item.may_be_early(*moment, now));

@@ -15,7 +15,8 @@ pub enum ErrorKind {
     Deadlock,
     /// The owner has as many claims on the lock as it may have.
     ReentryLimit,
-    /// The lock is in use with another limit: as a mutex here and a semaphore there, say.
+    /// The lock is in use with another limit, as a mutex here and a semaphore there, say; or a saga was begun otherwise
+    /// than it is to go on.
     Mismatch,
     /// An option, a name or a URL that cannot be meant.
     Invalid,

@@ -84,6 +84,12 @@ pub enum What {
         /// Whether it was still ours.
         was_ours: bool,
     },
+    /// A compensation of a [saga](crate::transaction::Saga) under this lock failed for good. What it was to undo stands
+    /// until somebody [retries](crate::transaction::Saga::retry).
+    SagaStuck {
+        /// How the saga stands, in a line: `order/42 is stuck at charge after 13 attempts: no such account`.
+        status: String,
+    },
     /// A node of the store failed three times in a row. Holds that it keeps are in doubt once their own renewals fail.
     NodeDown {
         /// What went wrong the last time.
@@ -146,6 +152,7 @@ impl fmt::Display for Event {
             What::Released { held, was_ours: false } => {
                 write!(f, "{name}: no longer ours at its release after {held:?}")
             }
+            What::SagaStuck { status } => write!(f, "{name}: saga {status}"),
             What::NodeDown { error } => write!(f, "node {name} is down: {error}"),
             What::NodeUp => write!(f, "node {name} is up again"),
         }
@@ -206,7 +213,11 @@ impl Teller {
         }
         let event = Event { name: name.clone(), what: what() };
         match &event.what {
-            What::Lost { .. } | What::Suspect { .. } | What::Degraded { .. } | What::NodeDown { .. } => {
+            What::Lost { .. }
+            | What::Suspect { .. }
+            | What::Degraded { .. }
+            | What::NodeDown { .. }
+            | What::SagaStuck { .. } => {
                 tracing::warn!(target: "tenure", "{event}")
             }
             _ => tracing::debug!(target: "tenure", "{event}"),

@@ -1,5 +1,6 @@
 //! What can be read about a lock by anyone: who holds it, who waits, since when and until when.
 
+use std::sync::LazyLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -126,11 +127,17 @@ impl Meta {
 
     /// What is stored for a lock with those options.
     pub(crate) fn bytes(options: &Options) -> Bytes {
-        let default = || {
-            let here = Self::here(options.purpose.clone());
-            Bytes::from(serde_json::to_vec(&here).expect("text and a number can be encoded"))
-        };
-        options.meta.clone().and_then(Result::ok).unwrap_or_else(default)
+        // Most locks have no purpose of their own: one text for all of them.
+        static PLAIN: LazyLock<Bytes> = LazyLock::new(|| Meta::here(None).encoded());
+        match (&options.meta, &options.purpose) {
+            (Some(Ok(meta)), _) => meta.clone(),
+            (_, None) => PLAIN.clone(),
+            (_, Some(purpose)) => Self::here(Some(purpose.clone())).encoded(),
+        }
+    }
+
+    fn encoded(&self) -> Bytes {
+        Bytes::from(serde_json::to_vec(self).expect("text and a number can be encoded"))
     }
 }
 

@@ -21,7 +21,7 @@
 //! * a [`Guard`] is a hold: it tells its [fence](Guard::fence), until when it is certain, and when it is
 //!   [lost](Guard::lost);
 //! * [`Locks::events`], [`Locks::metrics`] and [`Locks::health`] tell what goes on;
-//! * [`transaction`] writes under a lock, all or nothing, and only for as long as the lock is held;
+//! * [`transaction`] is for what has to happen as a whole or not at all, and only for as long as the lock is held;
 //! * [`blocking`] is the same for code without async;
 //! * [`store`] says how to write a store of one's own, [`proto`] what a store has to do.
 

@@ -63,8 +63,8 @@ pub(crate) struct Line {
     pub(crate) hold: Option<Arc<Hold>>,
     /// Until when it may take its turn to ask; `None` once it has. For a hold, the keeper's agenda knows.
     take_by: Option<Moment>,
-    /// Since when the store has failed whoever was at the front, and how.
-    pub(crate) failing: Option<(Moment, Error)>,
+    /// Since when the store has failed whoever was at the front, and how; in a box, as it seldom has.
+    pub(crate) failing: Option<Box<(Moment, Error)>>,
     pub(crate) behind: VecDeque<Behind>,
 }
 
@@ -152,9 +152,9 @@ impl Lines {
         all.hold(key).is_some_and(|hold| !hold.is_over() && now < hold.deadline())
     }
 
-    /// Since when the store has failed whoever was at the front, and how; `None` where it answers.
+    /// Since when the store has failed whoever was at the front, and how; in a box, as it seldom has. `None` where it answers.
     pub(crate) fn failing(&self, key: &Key) -> Option<(Moment, Error)> {
-        self.all().by_key.get(key)?.failing.clone()
+        self.all().by_key.get(key)?.failing.as_deref().cloned()
     }
 
     /// Lets the next one ask where a hold was lost, however long its guard still lives, or was not taken.

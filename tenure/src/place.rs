@@ -79,8 +79,8 @@ impl Place {
     /// Takes note of how the store answers it: those behind have to know.
     pub(crate) fn asked(&self, now: Moment, failure: Option<&Error>) {
         if let Some(line) = self.client.core.lines.all().at_front(self.key(), self.serial) {
-            let since = line.failing.as_ref().map_or(now, |(since, _)| *since);
-            line.failing = failure.map(|error| (since, error.clone()));
+            let since = line.failing.as_ref().map_or(now, |failing| failing.0);
+            line.failing = failure.map(|error| Box::new((since, error.clone())));
         }
     }
 

@@ -150,6 +150,29 @@ async fn ten_thousand_holds_are_renewed_in_batches_and_none_is_lost() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn renewals_that_are_due_one_after_the_other_go_together() {
+    let (locks, store) = client();
+    store.delay(ms(1));
+    let mut guards = Vec::new();
+    for n in 0..100 {
+        let lock = locks.mutex(format!("lock {n}")).ttl(ms(30_000)).build().unwrap();
+        guards.push(lock.lock().await.unwrap());
+    }
+    store.take_sends();
+    tokio::time::sleep(ms(11_000)).await;
+    let sends = store.take_sends();
+    // They are due over a tenth of a second, of which each send takes a quarter.
+    let renewals: usize = sends.iter().map(|send| send.ops.len()).sum();
+    assert_eq!(renewals, 100);
+    assert!(
+        sends.len() <= 5,
+        "{} sends: {:?}",
+        sends.len(),
+        sends.iter().map(|send| send.ops.len()).collect::<Vec<_>>()
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn events_and_metrics_tell_the_whole_story() {
     let (ours, theirs, _store) = two_clients();
     let mut events = theirs.events();

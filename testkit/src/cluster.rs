@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::tls::Certificates;
 use crate::{Redis, free_port};
 
 /// Six servers: the nodes 0, 1 and 2 begin as masters of a third of the slots each, 3, 4 and 5 as their replicas.
@@ -9,6 +10,8 @@ use crate::{Redis, free_port};
 pub struct Cluster {
     /// The servers, each of which may be killed, paused and asked alone.
     pub nodes: Vec<Redis>,
+    /// Where the nodes speak TLS: the authority, and their ports for it.
+    tls: Option<(Certificates, Vec<u16>)>,
 }
 
 /// The slots that the masters begin with: the first, and the one after the last.
@@ -27,8 +30,19 @@ impl Cluster {
 
     /// The same with another `cluster-node-timeout` in milliseconds: a longer one for a machine that has much else to do.
     pub fn start_with_timeout(millis: u64) -> Self {
-        let nodes: Vec<Redis> = (0..6).map(|_| node(millis)).collect();
-        let cluster = Self { nodes };
+        Self::start_as(millis, None)
+    }
+
+    /// The same as `start`, with nodes that speak TLS to each other, and to clients on a second port each.
+    pub fn start_with_tls() -> Self {
+        let ports = (0..6).map(|_| free_port()).collect();
+        Self::start_as(1_000, Some((Certificates::new(), ports)))
+    }
+
+    fn start_as(millis: u64, tls: Option<(Certificates, Vec<u16>)>) -> Self {
+        let secure = |n: usize| tls.as_ref().map(|(tls, ports)| tls.options(ports[n])).unwrap_or_default();
+        let nodes: Vec<Redis> = (0..6).map(|n| node(millis, &secure(n))).collect();
+        let cluster = Self { nodes, tls };
         for (n, node) in cluster.nodes.iter().enumerate() {
             node.command(&["CLUSTER", "SET-CONFIG-EPOCH", &(n + 1).to_string()]);
         }
@@ -36,8 +50,8 @@ impl Cluster {
             let (first, last) = (first.to_string(), (end - 1).to_string());
             assert_eq!(node.command(&["CLUSTER", "ADDSLOTSRANGE", &first, &last]), "");
         }
-        for node in &cluster.nodes[1..] {
-            let (port, bus) = (node.port().to_string(), bus_of(node));
+        for (node, port) in cluster.nodes.iter().zip(cluster.ports()).skip(1) {
+            let (port, bus) = (port.to_string(), bus_of(node));
             cluster.ok(0, &["CLUSTER", "MEET", "127.0.0.1", &port, &bus]);
         }
         cluster.until("everyone knows everyone", |node| {
@@ -53,10 +67,22 @@ impl Cluster {
         cluster
     }
 
-    /// `redis-cluster://127.0.0.1:port,…`, with the masters that it began with.
+    /// `redis-cluster://127.0.0.1:port,…`, with the masters that it began with; over TLS `rediss-cluster://`, with the
+    /// authority's file.
     pub fn url(&self) -> String {
-        let hosts: Vec<String> = self.nodes[..3].iter().map(|node| format!("127.0.0.1:{}", node.port())).collect();
-        format!("redis-cluster://{}", hosts.join(","))
+        let hosts: Vec<String> = self.ports()[..3].iter().map(|port| format!("127.0.0.1:{port}")).collect();
+        match &self.tls {
+            None => format!("redis-cluster://{}", hosts.join(",")),
+            Some((tls, _)) => format!("rediss-cluster://{}?ca={}", hosts.join(","), tls.ca().display()),
+        }
+    }
+
+    /// The ports by which nodes and clients reach each other.
+    fn ports(&self) -> Vec<u16> {
+        match &self.tls {
+            None => self.nodes.iter().map(Redis::port).collect(),
+            Some((_, ports)) => ports.clone(),
+        }
     }
 
     /// The name that a node has within the cluster.
@@ -140,11 +166,15 @@ impl Cluster {
     }
 }
 
-fn node(millis: u64) -> Redis {
+fn node(millis: u64, tls: &[String]) -> Redis {
     let (bus, millis) = (free_port().to_string(), millis.to_string());
-    let options = ["--cluster-enabled", "yes", "--cluster-node-timeout", &millis, "--cluster-port", &bus];
-    let replicas = ["--repl-diskless-sync-delay", "0", "--cluster-allow-replica-migration", "no"];
-    Redis::start_with(&[&options[..], &replicas[..]].concat())
+    let mut options = vec!["--cluster-enabled", "yes", "--cluster-node-timeout", &millis, "--cluster-port", &bus];
+    options.extend(["--repl-diskless-sync-delay", "0", "--cluster-allow-replica-migration", "no"]);
+    if !tls.is_empty() {
+        options.extend(["--tls-cluster", "yes", "--tls-replication", "yes"]);
+    }
+    options.extend(tls.iter().map(String::as_str));
+    Redis::start_with(&options)
 }
 
 fn bus_of(node: &Redis) -> String {

@@ -194,7 +194,7 @@ return #found > 0 and table.concat(found, ' ')";
 const DURABLE: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
 
 /// A folder in memory that looks like a disk, where there is one.
-fn in_memory() -> PathBuf {
+pub(crate) fn in_memory() -> PathBuf {
     let shm = Path::new("/dev/shm");
     if shm.is_dir() { shm.to_owned() } else { std::env::temp_dir() }
 }

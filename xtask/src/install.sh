@@ -3,8 +3,12 @@
 set -eu
 
 policy=/usr/sbin/policy-rc.d
+# Debian's Postgres makes a cluster when it is installed, unless this says otherwise.
+clusters=/etc/postgresql-common/createcluster.d/tenure-xtask.conf
 restore() {
-    rm -f "$policy"
+    rm -f "$policy" "$clusters"
+    # They stay where anything else is in them.
+    rmdir -p "${clusters%/*}" 2>/dev/null || :
     if [ -e "$policy.found" ]; then mv "$policy.found" "$policy"; fi
 }
 # If a run was killed before it could put the found policy back, that one is still the one to keep.
@@ -13,6 +17,8 @@ trap restore EXIT
 trap 'exit 130' HUP INT TERM
 printf '#!/bin/sh\nexit 101\n' >"$policy"
 chmod 755 "$policy"
+mkdir -p "${clusters%/*}"
+echo 'create_main_cluster = false' >"$clusters"
 
 export DEBIAN_FRONTEND=noninteractive
 # The lists that are there may do where one of the sources does not answer.

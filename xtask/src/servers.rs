@@ -2,14 +2,15 @@
 //!
 //! The tests run servers of their own, with their own folders and ports; all they want of the machine is the program.
 
-use std::path::Path;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::run;
 
 struct Server {
     program: &'static str,
-    /// The variable by which `testkit` can be told of another program.
+    /// The variable by which `testkit` can be told of another program, or of the folder that it is in.
     variable: &'static str,
     oldest: (u32, u32),
     package: &'static str,
@@ -17,13 +18,22 @@ struct Server {
     service: &'static str,
 }
 
-const SERVERS: &[Server] = &[Server {
-    program: "redis-server",
-    variable: "REDIS_SERVER",
-    oldest: (7, 0),
-    package: "redis-server",
-    service: "redis-server",
-}];
+const SERVERS: &[Server] = &[
+    Server {
+        program: "redis-server",
+        variable: "REDIS_SERVER",
+        oldest: (7, 0),
+        package: "redis-server",
+        service: "redis-server",
+    },
+    Server {
+        program: "postgres",
+        variable: "POSTGRES_BIN",
+        oldest: (14, 0),
+        package: "postgresql",
+        service: "postgresql",
+    },
+];
 
 /// Sees to it that the servers are there, by installing them where `install` allows it.
 ///
@@ -73,8 +83,16 @@ pub(crate) fn ensure(install: bool) -> Result<(), String> {
 impl Server {
     /// The version of the program that the tests would start.
     fn version(&self) -> Option<(u32, u32)> {
-        let program = std::env::var_os(self.variable).unwrap_or_else(|| self.program.into());
-        version(&run::output(Command::new(program).arg("--version"))?)
+        version(&run::output(Command::new(self.path()).arg("--version"))?)
+    }
+
+    fn path(&self) -> OsString {
+        match std::env::var_os(self.variable) {
+            Some(given) if Path::new(&given).is_dir() => PathBuf::from(given).join(self.program).into(),
+            Some(given) => given,
+            None if self.program == "postgres" => postgres().unwrap_or_else(|| self.program.into()),
+            None => self.program.into(),
+        }
     }
 
     fn lack(&self) -> Option<String> {
@@ -85,6 +103,19 @@ impl Server {
             None => Some(format!("The tests need {} {major}.{minor} or later; here is none.", self.program)),
         }
     }
+}
+
+/// Debian keeps Postgres outside of the path, a folder for each version: the newest, unless the path has one.
+fn postgres() -> Option<OsString> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    // What is in the path may be a link to it. `testkit` looks in the same places.
+    let mut in_path = std::env::split_paths(&path).filter_map(|folder| folder.join("initdb").canonicalize().ok());
+    if let Some(initdb) = in_path.next() {
+        return Some(initdb.with_file_name("postgres").into());
+    }
+    let versions = std::fs::read_dir("/usr/lib/postgresql").ok()?.flatten();
+    let numbered = versions.filter_map(|entry| Some((entry.file_name().to_str()?.parse::<u32>().ok()?, entry)));
+    numbered.max_by_key(|(version, _)| *version).map(|(_, entry)| entry.path().join("bin/postgres").into())
 }
 
 /// The first number with a point in what a program says of itself.

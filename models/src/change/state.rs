@@ -5,7 +5,7 @@ use tenure::proto::vote::{Electorate, Group, votes_needed};
 use crate::node::Node;
 
 pub(super) const CLIENTS: usize = 2;
-pub(crate) const COORDINATORS: usize = 2;
+pub(crate) const COORDINATORS: usize = 3;
 
 /// Nodes, a bit each.
 pub(crate) type Set = u8;

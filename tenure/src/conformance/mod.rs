@@ -39,9 +39,11 @@ use crate::store::{Store, Traits};
 
 mod admission;
 mod house;
+pub mod journal;
 mod lease;
 mod lock;
 mod owner;
+pub mod participant;
 mod queue;
 
 pub use admission::*;

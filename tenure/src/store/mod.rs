@@ -35,6 +35,8 @@ mod redis;
 mod sqlite;
 
 #[cfg(feature = "redis")]
+pub(crate) use self::redis::commands as redis_commands;
+#[cfg(feature = "redis")]
 pub(crate) use self::redis::inspect;
 #[cfg(feature = "redis")]
 pub use self::redis::{Redis, RedisCluster};
@@ -53,7 +55,7 @@ pub use redis::{commit as redis_commit, script as redis_script};
 #[cfg(feature = "sqlite")]
 pub use sqlite::Sqlite;
 #[cfg(feature = "sqlite")]
-pub(crate) use sqlite::sqlite_path;
+pub(crate) use sqlite::{sqlite_create, sqlite_explain, sqlite_options, sqlite_path};
 
 /// Where records live, and what carries out operations on them.
 ///

@@ -1,5 +1,15 @@
 //! Transactions under a lock.
 //!
+//! What has to happen as a whole or not at all, though clients and servers fail in the middle:
+//!
+//! * in one Redis, a *fenced commit*: see below;
+//! * in several places, a [`Coordinator`] has its [participants](Participant) do something together, or not at all: two
+//!   phases, and a decision that is written once in a [journal];
+//! * in one's own database, [`sql`] has it refuse transactions under a token that is too old;
+//! * where the parts cannot wait for each other, a [`Saga`]: steps, each with a compensation that undoes it.
+//!
+//! # Fenced commit
+//!
 //! A lock cannot undo what others have seen. What it can do is decide who writes, and for that the write and the check of
 //! the lock have to be one step. That is the *fenced commit*:
 //!
@@ -36,21 +46,35 @@
 
 mod begin;
 mod commit;
+pub mod coordinator;
+mod id;
+pub mod journal;
 mod needs;
 mod outcome;
+pub mod participant;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod resolve;
+mod saga;
 mod settle;
+pub mod sql;
 mod stage;
 mod step;
 mod txid;
 
 pub use begin::BeginTransaction;
 pub use commit::Transaction;
+#[doc(inline)]
+pub use coordinator::Coordinator;
+pub use id::TransactionId;
 #[cfg(feature = "redis")]
 pub(crate) use needs::{Need, needs};
 #[cfg(feature = "redis")]
 pub(crate) use outcome::Shown;
 pub use outcome::{Outcome, Reason};
+#[doc(inline)]
+pub use participant::Participant;
+pub use saga::{Call, Cause, Failure, Saga, SagaBuilder, SagaState, SagaStatus, StepState, StepStatus};
 pub(crate) use settle::refused;
 pub use settle::{Claimed, Commit, Settle, Verdict};
 pub use step::{Step, Verb};

@@ -8,6 +8,7 @@ mod connecting;
 mod failing;
 mod moving;
 mod pushes;
+mod secure;
 
 use std::future::Future;
 use std::time::{Duration, Instant};

@@ -123,3 +123,56 @@ async fn health_tells_of_each_node() {
     guard.release().await.unwrap();
     assert!(client.locks.health().iter().all(|node| node.holds == 0 && node.soonest_deadline.is_none()));
 }
+
+/// Fails without a rest after a failure, with one that does not grow, with one that nothing ends, and where a node that is
+/// tried again is tried by everyone.
+#[test]
+fn a_node_that_failed_is_left_alone_for_a_while_and_tried_again_by_one() {
+    seeds(3, |seed| async move {
+        let nodes = nodes(5);
+        let client = Client::of(&nodes, seed);
+        let lock = client.locks.mutex("a").ttl(LONGEST).watchdog(false).build().unwrap();
+        let guard = lock.try_lock().await.unwrap().unwrap();
+        // A renewal asks every node that is not left alone, at the same moment.
+        let renew = async || {
+            futures_util::future::join_all((0..3).map(|_| guard.refresh())).await.into_iter().for_each(Result::unwrap)
+        };
+        nodes[3].take_asked();
+        renew().await;
+        assert!(nodes[3].take_asked() >= 3, "it is well");
+        nodes[3].fault(Fault::Refuse);
+        // Whoever asks it at this moment does not know yet that it fails.
+        renew().await;
+        nodes[3].take_asked();
+        let start = Instant::now();
+        while start.elapsed() < ms(40) {
+            renew().await;
+            assert_eq!(nodes[3].take_asked(), 0, "{:?} after it failed", start.elapsed());
+            sleep(ms(5)).await;
+        }
+        let mut tried = Vec::new();
+        while start.elapsed() < secs(20) {
+            renew().await;
+            match nodes[3].take_asked() {
+                0 => {}
+                1 => tried.push(start.elapsed()),
+                many => panic!("{many} tried it again at once"),
+            }
+            sleep(ms(20)).await;
+        }
+        // Half of 2 s to 2 s after each other in the end, and what reads the members tries it as well.
+        assert!((10..40).contains(&tried.len()), "{tried:?}");
+        let rests: Vec<Duration> = tried.windows(2).map(|two| two[1] - two[0]).collect();
+        assert!(rests[5..].iter().all(|rest| (ms(950)..ms(2_050)).contains(rest)), "{rests:?}");
+        nodes[3].fault(Fault::None);
+        until("it is tried and found well", secs(3), || {
+            futures_util::FutureExt::now_or_never(renew());
+            nodes[3].take_asked() > 0
+        })
+        .await;
+        sleep(ms(5)).await;
+        nodes[3].take_asked();
+        renew().await;
+        assert!(nodes[3].take_asked() >= 3, "it is well again");
+    });
+}

@@ -26,6 +26,7 @@ mod history;
 mod leaving;
 mod members;
 mod network;
+mod owners;
 mod ring;
 mod storm;
 mod topping;

@@ -140,6 +140,36 @@ async fn a_damaged_record_among_many_concerns_itself_alone() {
     assert!(server.command(&["GET", "tenure:{damaged}"]).contains(&damaged), "it was left alone");
 }
 
+/// Fails where a script stops at a damaged record: what came before it is asked for again then, and a release among that is
+/// told that its claim was gone.
+#[tokio::test]
+async fn a_release_that_shares_a_call_with_a_damaged_record_was_still_its_own() {
+    let server = testkit::Redis::start();
+    let store = connect(&server.url()).await;
+    let head = |count: char| format!("tenure\u{1}{count}{}", "x".repeat(80));
+    server.command(&["SET", "tenure:{short}", &head('\u{1}'), "EX", "60"]);
+    server.command(&["SET", "tenure:{long}", &format!("{}{}", head('\u{2}'), "x".repeat(200)), "EX", "60"]);
+    server.command(&["HSET", "tenure:{crowd}", "h", &head('\u{3}'), "e", "x"]);
+    server.command(&["EXPIRE", "tenure:{crowd}", "60"]);
+    let damaged = ["short", "long", "crowd"].map(key);
+    let renewal = Op::Renew(tenure::proto::Renew { id: ClaimId::new(7), ttl: Duration::from_secs(9), fence: 0 });
+    for ask in [acquire(7), renewal, release(7)] {
+        hold(&store, "before", 1).await;
+        hold(&store, "after", 2).await;
+        // One that the short half of the script carries out, and one for the long half.
+        let buried = Op::Release(Release { id: ClaimId::new(2), bury: Duration::from_millis(1), fence: 0 });
+        let mut ops = vec![(key("before"), release(1))];
+        ops.extend(damaged.iter().map(|key| (key.clone(), ask.clone())));
+        ops.push((key("after"), buried));
+        let replies = store.apply_many(&ops).await;
+        for reply in [&replies[0], &replies[4]] {
+            assert_eq!(reply.clone().unwrap().outcome, Outcome::Gone { was: tenure::proto::Was::Holding }, "{ask:?}");
+        }
+        assert!(replies[1..4].iter().all(Result::is_err), "{replies:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 #[tokio::test]
 async fn without_a_server_errors_are_certain_and_prompt() {
     let mut server = testkit::Redis::start();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::claims::Standing;
 use super::node::{Vote, Weight};
 use super::round::{Answer, release};
-use super::tally::{Ballot, Round, agreed, decide, undecided};
+use super::tally::{Ballot, Round, agreed, calls_for_others, decide, shared, undecided};
 use super::{Inner, unavailable};
 use crate::error::{Error, Result};
 use crate::key::Key;
@@ -116,7 +116,7 @@ impl Inner {
     }
 
     /// One round: asks for the token, until it is decided. At first only as many as carry a vote if all of them agree; the
-    /// others as soon as one does not, or is slow.
+    /// others as soon as one does not, or is slow. Those are asked for the token of its owner where the first told it.
     async fn round(self: &Arc<Self>, ballot: &Ballot<'_>, token: u64) -> (Round, Vec<String>) {
         let (first, mut others) = self.by_preference(ballot);
         let mut asked = self.send(ballot.key, self.requests(ballot, &first, token));
@@ -130,10 +130,9 @@ impl Inner {
             if let Some(round) = decide(ballot, &votes, token, is_known, is_slow) {
                 break round;
             }
-            let agrees = |vote: &Vote| matches!(vote, Vote::In { fence, weight: Weight::Full, .. } if *fence == token);
-            let all_agree = votes.iter().all(|vote| agrees(vote) || matches!(vote, Vote::Pending));
-            if !others.is_empty() && (!all_agree || asked.is_empty() || is_slow) {
-                let others = std::mem::take(&mut others);
+            let shared = shared(ballot, &votes, token);
+            if !others.is_empty() && (asked.is_empty() || calls_for_others(ballot, &votes, token, shared, is_slow)) {
+                let (others, token) = (std::mem::take(&mut others), shared.unwrap_or(token));
                 self.requests(ballot, &others, token).into_iter().for_each(|(node, op)| asked.also(node, op));
                 continue;
             }

@@ -125,7 +125,7 @@ impl Node {
     pub(super) fn is_young(&self, longest: Duration) -> String {
         format!(
             "{}: has no vote before it has kept its memory for {longest:?}, the longest ttl; it does not write to disk \
-                 before it answers, and was started lately",
+                 before it answers, and was started lately, or this user may not ask it (+info +config|get)",
             self.name
         )
     }

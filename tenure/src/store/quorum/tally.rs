@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use super::Inner;
 use super::node::{Preference, Vote, Weight};
 use crate::key::Key;
-use crate::proto::vote::Electorate;
+use crate::proto::vote::{Electorate, Group};
 use crate::proto::{Acquire, Outcome, Reply};
 
 /// What a round of voting came to.
@@ -47,12 +47,46 @@ pub(super) fn decide(ballot: &Ballot<'_>, votes: &[Vote], token: u64, is_known: 
         Vote::In { fence, weight, .. } => weight > Weight::None && under.is_none_or(|token| token == fence),
         Vote::Out(_) | Vote::Failed => false,
     };
-    // One that is slow is not waited for to learn whether it would agree: a later token costs less.
-    let may = |node: usize| !(is_slow && matches!(votes[node], Vote::Pending));
+    // One that is slow is not waited for to learn whether it would agree: a later token costs less. But for an owner, which
+    // may be in already: its token is minted once.
+    let may = |node: usize| ballot.op.owner.is_some() || !(is_slow && matches!(votes[node], Vote::Pending));
     let agree = |token: u64| ballot.who.is_carried_by(|node| may(node) && could(node, Some(token)));
     let is_outbid = is_in(ballot, votes) && !agree(token) && !votes.iter().any(|vote| vote.token().is_some_and(agree));
     let is_lost = overtakes || !ballot.who.is_carried_by(|node| could(node, None));
     (is_outbid || is_lost).then(|| undecided(ballot, votes))
+}
+
+/// The token under which its owner is in already, where a node told one: a node lets nobody in under an earlier token than
+/// the proposed one but for that reason. Of several the one that most told.
+///
+/// It is safe to propose it to others, granted or not. For as long as a node has had the owner in under it, it let in nobody
+/// else whom the owner excludes; so a later token that others were granted was granted before the node took this one, and
+/// then it would not have. Those who are asked take it only where it is later than their last, as any other.
+pub(super) fn shared(ballot: &Ballot<'_>, votes: &[Vote], token: u64) -> Option<u64> {
+    let told = || votes.iter().filter_map(Vote::token).filter(|told| ballot.op.owner.is_some() && *told < token);
+    told().max_by_key(|one| (told().filter(|other| other == one).count(), *one))
+}
+
+/// Whether those that were asked at first leave a doubt that others have to settle: one does not agree, or is slow.
+///
+/// Where the claim's owner may be in already, who knows it and is slow is worth waiting for. Others are asked once its token is
+/// known; or once so many don't know it that those who are left, if any are a majority, all do.
+pub(super) fn calls_for_others(
+    ballot: &Ballot<'_>,
+    votes: &[Vote],
+    token: u64,
+    shared: Option<u64>,
+    is_slow: bool,
+) -> bool {
+    let agrees = |vote: &Vote| matches!(vote, Vote::In { fence, weight: Weight::Full, .. } if *fence == token);
+    if ballot.op.owner.is_some() {
+        let leaves_a_majority = |group: &Group| {
+            let new = group.members.iter().filter(|node| votes[**node].token() == Some(token)).count();
+            new + group.votes >= group.members.len()
+        };
+        return shared.is_some() || (is_slow && ballot.who.0.iter().all(leaves_a_majority));
+    }
+    is_slow || !votes.iter().all(|vote| agrees(vote) || matches!(vote, Vote::Pending))
 }
 
 /// The token under which enough nodes have the claim, counting those of at least that weight, and one of their answers.

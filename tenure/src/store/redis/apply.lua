@@ -344,34 +344,46 @@ local function save(text)
   if many then save_crowd(head) else save_small(head) end
 end
 
-for _, it in ipairs(later) do
+-- Carries out one operation, and says what its answer is.
+local function carry_out(it)
   local key, what, who, text, own = KEYS[it.i], ARGV[2 * it.i - 1], ARGV[2 * it.i], it.text, it.own
   local id, grants = sub(who, 1, 16), {}
   if it.twice then text, own = call('MGET', key)[1], nil end
   if not text then text, own = look(key, id) end
   if not text or #text < #BLANK or sub(text, 1, 7) ~= MAGIC then
-    answers[it.i] = redis.error_reply('TENUREFOREIGN what lies under the key is no lock record of a version known here')
-  else
-    if unpack('<d', text, 25) <= now then text, own = BLANK, nil end
-    load(key, text, own, id)
-    sweep()
-    let_in(grants)
-    local early, op, span, fence = #grants, unpack('<Bdd', what)
-    if op == ACQUIRE then
-      answers[it.i] = acquire(who, span, unpack('<ddddd', what, 10))
-    elseif op == RENEW then
-      answers[it.i] = renew(id, span, fence)
-    else
-      answers[it.i] = release(id, span, fence)
-    end
-    let_in(grants)
-    local unsaved = save(text)
-    if unsaved then answers[it.i], grants = unsaved, {} end
-    -- A push is a courtesy, and must not fail what has been written. Who asks needs no telling.
-    for n, e in ipairs(grants) do
-      local inbox = unpack('<I2c0', e.rest)
-      if inbox ~= '' and (n > early or e.id ~= id) then redis.pcall('PUBLISH', inbox, pack('<c16d', e.id, e.fence)) end
-    end
+    return redis.error_reply('TENUREFOREIGN what lies under the key is no lock record of a version known here')
   end
+  if unpack('<d', text, 25) <= now then text, own = BLANK, nil end
+  load(key, text, own, id)
+  sweep()
+  let_in(grants)
+  local early, op, span, fence = #grants, unpack('<Bdd', what)
+  local answer
+  if op == ACQUIRE then
+    answer = acquire(who, span, unpack('<ddddd', what, 10))
+  elseif op == RENEW then
+    answer = renew(id, span, fence)
+  else
+    answer = release(id, span, fence)
+  end
+  let_in(grants)
+  local unsaved = save(text)
+  if unsaved then return unsaved end
+  -- A push is a courtesy, and must not fail what has been written. Who asks needs no telling.
+  for n, e in ipairs(grants) do
+    local inbox = unpack('<I2c0', e.rest)
+    if inbox ~= '' and (n > early or e.id ~= id) then redis.pcall('PUBLISH', inbox, pack('<c16d', e.id, e.fence)) end
+  end
+  return answer
 end
-return #KEYS == 1 and answers[1] or answers
+
+if not seen then return carry_out(later[1]) end
+-- What fails at one record, which somebody has damaged, say, concerns nobody else who shares the call.
+for _, it in ipairs(later) do
+  local is_done, answer = pcall(carry_out, it)
+  if not is_done and type(answer) ~= 'table' then
+    answer = redis.error_reply('ERR the script failed at this record: ' .. tostring(answer))
+  end
+  answers[it.i] = answer
+end
+return answers

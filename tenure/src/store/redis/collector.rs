@@ -17,9 +17,8 @@
 //! as much as two operations. They share no fate: where the server answers by an error to all of them, each is asked for
 //! again alone, which is what the operations are idempotent for.
 //!
-//! One answer does not come out the same the second time. A script that fails halfway, at a record that somebody else has
-//! damaged, has carried out what came before it. A release among that is then told that its claim is unknown, which its
-//! guard takes for "no longer ours": it errs to the safe side, and the lock is free.
+//! Nor does one fail for another: a record that somebody else has damaged is an error to those who ask for that lock. Who
+//! leaves or renews and was refused for a lack of memory shared a call with somebody who enters: it is asked for again alone.
 //!
 //! A server forgets its scripts when it restarts and at `SCRIPT FLUSH`, and then answers `NOSCRIPT`, which says that
 //! the command was not carried out. It is sent again behind the scripts.

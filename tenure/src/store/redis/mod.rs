@@ -22,6 +22,7 @@ use crate::transaction::{Settle, Verdict};
 
 mod cluster;
 mod collector;
+pub(crate) mod commands;
 pub mod commit;
 mod connect;
 mod errors;

@@ -135,6 +135,11 @@ impl Call {
         self.enters
     }
 
+    /// Whether it was refused for a lack of memory that is no concern of it: it takes none, but shared a call with others.
+    pub(super) fn goes_alone(&self, answer: &Value) -> bool {
+        !self.enters && matches!(answer, Value::ServerError(error) if error.code() == "OOM")
+    }
+
     /// Whether the answer says that somebody is in, who was not or not for as long.
     pub(super) fn has_gained(&self, answer: &Value) -> bool {
         match answer {

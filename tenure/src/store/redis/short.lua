@@ -28,7 +28,8 @@ local BLANK = 'tenure\1\0\255\255\255\255\255\255?C\0\0\0\0\0\0\0\0\0\0\0\0\0\0\
 local ACQUIRE, RENEW, RELEASE = 1, 2, 3
 
 local KEYS, ARGV, spread = KEYS, ARGV, unpack
-local call, pack, unpack, sub, format, max = redis.call, struct.pack, struct.unpack, string.sub, string.format, math.max
+local call, try, pack, unpack, sub, format = redis.call, redis.pcall, struct.pack, struct.unpack, string.sub, string.format
+local max = math.max
 local time = call('TIME')
 local now = time[1] * 1000000 + time[2]
 
@@ -40,8 +41,9 @@ local function look(key, id)
 end
 
 -- Somebody enters where nobody is, or tries to where somebody is; the only one in renews or leaves; one of a crowd renews.
--- Nothing here makes a function, for that costs the server more than to call it. Where all went as it was asked, the time
--- is the answer.
+-- Nothing here makes a function, for that costs the server more than to call it, and nothing fails: a record that is too
+-- short to be one, or that the server does not take, is no other operation's concern. Where all went as it was asked, the
+-- time is the answer.
 local texts, answers, later, seen = call('MGET', spread(KEYS)), {}, nil, #KEYS > 1 and {}
 for i = 1, #KEYS do
   local key, what, who, text, own = KEYS[i], ARGV[2 * i - 1], ARGV[2 * i], texts[i], nil
@@ -66,7 +68,7 @@ for i = 1, #KEYS do
       after = pack('<c7Bddddddddddc0', MAGIC, 1, alarm, remember, expires, fence, ticket, limit, now, ends, fence, ticket,
         who)
     end
-  elseif op == ACQUIRE and count == 1 and alarm > now then
+  elseif op == ACQUIRE and count == 1 and alarm > now and #text > 113 then
     local patience, _, most, limit = unpack('<dddd', what, 10)
     local token, _, id, permits, owner = unpack('<ddc16dI2', text, 73)
     local mine, wanted, claimant = unpack('<c16dI2', who)
@@ -74,7 +76,7 @@ for i = 1, #KEYS do
       and limit == unpack('<d', text, 49) and permits + wanted > limit then
       answer = pack('<c1ddd', 'B', now, 0, alarm - now)
     end
-  elseif alarm > now and news <= fence and (own or count == 1 and sub(text, 89, 104) == who) then
+  elseif alarm > now and news <= fence and (own and #own > 23 and #text > 71 or count == 1 and sub(text, 89, 104) == who) then
     local since, ends, token = unpack('<ddd', own or text, own and 1 or 57)
     if op == RENEW and token > 0 then
       ends = max(ends, now + span)
@@ -97,7 +99,8 @@ for i = 1, #KEYS do
     later = later or {}
     later[#later + 1] = { i = i, text = text, own = own, twice = twice }
   elseif after and expires > now then
-    call('SET', key, after, 'PXAT', format('%d', (expires + 999) / 1000))
+    local written = try('SET', key, after, 'PXAT', format('%d', (expires + 999) / 1000))
+    if written.err then answer = written end
   elseif after then
     call('DEL', key)
   end

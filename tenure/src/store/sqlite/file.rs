@@ -228,7 +228,7 @@ fn missing(path: &Path) -> Error {
 }
 
 /// Makes an empty file for this user alone; SQLite gives those that it puts beside it the same mode.
-fn create(path: &Path, with_folders: bool) -> Result<()> {
+pub(crate) fn create(path: &Path, with_folders: bool) -> Result<()> {
     // Closing any handle of a file ends every lock that this process has on it (POSIX would have it so), so none may be
     // opened beside SQLite's: only that of a file which nobody else here can have open yet.
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -271,7 +271,7 @@ fn is_busy(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(DatabaseBusy | DatabaseLocked | FileLockingProtocolFailed))
 }
 
-fn explain(path: &Path, error: rusqlite::Error) -> Error {
+pub(crate) fn explain(path: &Path, error: rusqlite::Error) -> Error {
     let shown = path.display();
     let (kind, message) = match error.sqlite_error_code() {
         Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::CannotOpen) => {

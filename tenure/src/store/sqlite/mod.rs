@@ -152,6 +152,16 @@ fn ended(path: &Path, kind: ErrorKind) -> Error {
     Error::new(kind, format!("the thread for {} came to an early end", path.display()))
 }
 
+// For others who keep something else in a file of their own.
+pub(crate) use self::file::{create as sqlite_create, explain as sqlite_explain};
+
+/// The file of a `sqlite:` URL, how long others are waited for, and whether it may be made, and with its folders.
+pub(crate) fn sqlite_options(url: &str) -> Result<(PathBuf, std::time::Duration, (bool, bool))> {
+    let options = Options::parse(url)?;
+    let create = (options.create != options::Create::Nothing, options.create == options::Create::All);
+    Ok((options.path, options.busy_timeout, create))
+}
+
 /// The file of a `sqlite:` URL, by its absolute path.
 pub(crate) fn sqlite_path(url: &str) -> Result<PathBuf> {
     Options::parse(url).map(|options| options.path)

@@ -145,7 +145,12 @@ impl<T: Transport> Shared<T> {
                 }
                 match script::replies(calls.len(), value) {
                     Ok(values) => {
-                        (at..).zip(values).for_each(|(n, value)| answers[n] = Some(Answer { value, replicas }))
+                        for ((n, value), call) in (at..).zip(values).zip(calls.chunks(1)) {
+                            match calls.len() > 1 && call[0].goes_alone(&value) {
+                                true => again.push((n, call)),
+                                false => answers[n] = Some(Answer { value, replicas }),
+                            }
+                        }
                     }
                     Err(_) => again.extend((at..).zip(calls.chunks(1))),
                 }

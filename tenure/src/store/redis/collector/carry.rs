@@ -42,8 +42,13 @@ impl<T: Transport> Shared<T> {
         };
         let mut answers: Vec<Option<Result<Value>>> = calls.iter().map(|_| None).collect();
         for (group, value) in groups.into_iter().zip(values) {
+            let group_is_one = group.len() == 1;
             match value.map(|value| script::replies(group.len(), value)) {
-                Ok(Ok(values)) => group.into_iter().zip(values).for_each(|(n, value)| answers[n] = Some(Ok(value))),
+                Ok(Ok(values)) => {
+                    let settled = |(n, value): &(usize, Value)| group_is_one || !calls[*n].goes_alone(value);
+                    let settled = group.into_iter().zip(values).filter(settled);
+                    settled.for_each(|(n, value)| answers[n] = Some(Ok(value)));
+                }
                 Ok(Err(value)) if is_redirect(&value) => {
                     group.into_iter().for_each(|n| answers[n] = Some(Ok(value.clone())));
                 }

@@ -1,0 +1,160 @@
+//! What others have left undone is settled: by the next holder of the lock, or by anybody.
+
+use futures_util::future::join_all;
+
+use super::decide::Seen;
+use super::record::{Decision, Record};
+use super::{Coordinator, Outcome, Pending, Reason, Recovered};
+use crate::error::{Error, ErrorKind, Result};
+use crate::guard::Guard;
+use crate::transaction::TransactionId;
+use crate::transaction::participant::{Ack, Branch, ShareState};
+
+impl Coordinator {
+    /// Settles what earlier holders of this lock have left undone. To be called once with each hold, before what the lock
+    /// protects is looked at.
+    ///
+    /// # Errors
+    ///
+    /// Where the journal cannot be read. What could not be settled, for participants are away, is in the answer.
+    ///
+    /// # Cancel safety
+    ///
+    /// What was settled is settled; call it again for the rest.
+    pub async fn recover(&self, guard: &Guard) -> Result<Recovered> {
+        let (lock, fence) = (guard.name(), guard.fence());
+        self.recover_if(&|branch| branch.lock == lock && branch.fence < fence).await
+    }
+
+    /// Settles whatever was begun more than `age` ago, of any lock: for those who look after a deployment. A transaction that
+    /// still goes on is rolled back by it, unless it is decided.
+    ///
+    /// # Errors
+    ///
+    /// As [`recover`](Self::recover).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`recover`](Self::recover).
+    pub async fn recover_older(&self, age: std::time::Duration) -> Result<Recovered> {
+        let before = self.env.wall().saturating_sub(crate::proto::micros(age));
+        let records = self.list().await?;
+        let old: Vec<TransactionId> = records.iter().filter(|r| r.since <= before).map(|r| r.branch.id).collect();
+        self.recover_if(&|branch| old.contains(&branch.id)).await
+    }
+
+    async fn recover_if(&self, concerns: &(dyn Fn(&Branch) -> bool + Sync)) -> Result<Recovered> {
+        let mut recovered = Recovered::default();
+        // First those who take part, and then the journal: what was staged before has had its record before.
+        let shares = join_all(self.participants.iter().map(|p| self.limited(p.list()))).await;
+        let records = self.retry(self.settle_timeout, async || self.list().await).await?;
+        let is_undone = |record: &&Record| !record.state.is_done() && concerns(&record.branch);
+        for record in records.iter().filter(is_undone) {
+            recovered.outcomes.push(self.settle(record.branch.id).await?);
+        }
+        let recorded = |id| records.iter().find(|record| record.branch.id == id);
+        for (participant, shares) in self.participants.iter().zip(shares) {
+            let name = participant.name().to_owned();
+            let shares = match shares {
+                Ok(shares) => shares,
+                Err(error) => {
+                    recovered.away.push(Pending { participant: name, error });
+                    continue;
+                }
+            };
+            for share in shares.into_iter().filter(|share| concerns(&share.branch)) {
+                let record = recorded(share.branch.id);
+                match share.state {
+                    ShareState::Staged if record.is_none() => recovered.orphans.push((name.clone(), share.branch)),
+                    ShareState::Staged => {}
+                    // It was not told to forget, for whoever was to tell it died.
+                    _ if record.is_none_or(|record| record.state.is_done()) => {
+                        let _ = self.limited(participant.forget(&share.branch)).await;
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(recovered)
+    }
+
+    /// What became of a transaction: it is settled now, if it was not. One that nobody has decided on is rolled back.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Missing`] where the journal has nothing of it: it was never begun, or done longer ago than the
+    /// [retention](Self::retention). Otherwise where the journal cannot be read or written.
+    ///
+    /// # Cancel safety
+    ///
+    /// It may be settled or not; call it again.
+    pub async fn resolve(&self, id: TransactionId) -> Result<Outcome> {
+        match self.settle(id).await? {
+            Outcome::Unknown { error, .. } => Err(error),
+            outcome => Ok(outcome),
+        }
+    }
+
+    pub(super) async fn settle(&self, id: TransactionId) -> Result<Outcome> {
+        let Some(Seen { record, version }) = self.retry(self.settle_timeout, async || self.find(id).await).await?
+        else {
+            let message = format!(
+                "{} has no record of the transaction {id}: it was never begun, or done a long time ago",
+                self.journal.location()
+            );
+            return Err(Error::new(ErrorKind::Missing, message));
+        };
+        if record.state.decision().is_some() {
+            return Ok(self.drive(Seen { record, version }).await);
+        }
+        let why = || Reason::Elsewhere("it was found undecided, and recovered".to_owned());
+        match self.decide(record, version, || (Decision::RollBack, Some(why()))).await {
+            Ok(Some(decided)) => Ok(self.drive(decided).await),
+            Ok(None) => {
+                Err(Error::new(ErrorKind::Missing, format!("the record of the transaction {id} has gone meanwhile")))
+            }
+            Err(error) => Ok(Outcome::Unknown { id, error }),
+        }
+    }
+
+    /// Rolls back, at one participant, what is staged there and has no record: see [`Recovered::orphans`].
+    ///
+    /// **Only where the journal that it was begun in is lost for good**: in another journal it may be committed.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`] where this journal has a record of it: recover it instead. Otherwise that of the participant.
+    ///
+    /// # Cancel safety
+    ///
+    /// It may be rolled back or not; call it again.
+    pub async fn abandon(&self, participant: &str, branch: &Branch) -> Result<Ack> {
+        let invalid = |message| Error::new(ErrorKind::Invalid, message);
+        if self.limited(self.find(branch.id)).await?.is_some() {
+            return Err(invalid(format!("the journal has a record of {}: recover it", branch.id)));
+        }
+        let known = self.named(participant);
+        let known = known.ok_or_else(|| invalid(format!("there is no participant {participant:?} here")))?;
+        self.limited(known.rollback(branch)).await
+    }
+
+    /// Removes the record of a transaction that is done, before its time: one with heuristics that somebody has looked at.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`] where it is not done, [`ErrorKind::Missing`] where there is none, otherwise the journal's.
+    ///
+    /// # Cancel safety
+    ///
+    /// It may be removed or not; call it again.
+    pub async fn remove(&self, id: TransactionId) -> Result<()> {
+        match self.limited(self.find(id)).await? {
+            None => Err(Error::new(ErrorKind::Missing, format!("there is no record of the transaction {id}"))),
+            Some(seen) if !seen.record.state.is_done() => {
+                let message = format!("the transaction {id} is not done everywhere: recover it first");
+                Err(Error::new(ErrorKind::Invalid, message))
+            }
+            Some(seen) => self.limited(self.journal.forget(&id.to_string(), seen.version)).await.map(drop),
+        }
+    }
+}

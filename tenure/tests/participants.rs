@@ -1,0 +1,110 @@
+//! Every participant keeps every promise of a participant.
+
+#![cfg(all(feature = "redis", feature = "postgres"))]
+#![allow(missing_docs, reason = "a test")]
+
+use async_trait::async_trait;
+use tenure::ErrorKind;
+use tenure::conformance::participant::{Bench, check};
+use tenure::transaction::Participant;
+use tenure::transaction::participant::{
+    PostgresParticipant, RedisOp, RedisParticipant, RedisWork, SqlWork, Statement, Vote,
+};
+
+struct InRedis<'a>(&'a testkit::Redis);
+
+#[async_trait]
+impl Bench for InRedis<'_> {
+    fn taking(&self, count: u32) -> Vec<u8> {
+        let (key, by) = ("stock".to_owned(), count.into());
+        let work = RedisWork::new().reserve(RedisOp::Take { key: key.clone(), by }).rollback(RedisOp::Add { key, by });
+        work.commit(RedisOp::SetAdd { key: "taken".into(), member: count.to_string() }).into()
+    }
+
+    async fn left(&self) -> u32 {
+        self.0.command(&["GET", "stock"]).lines().nth(1).unwrap().trim().parse().unwrap()
+    }
+}
+
+#[tokio::test]
+async fn redis_keeps_the_promises_of_a_participant() {
+    let server = testkit::Redis::start_durable();
+    server.command(&["SET", "stock", "100"]);
+    let participant = RedisParticipant::connect("stock", &server.url()).await.unwrap();
+    check(&participant, &InRedis(&server), "run").await;
+    assert!(server.command(&["SCARD", "taken"]).starts_with(":2"), "the commits were carried out");
+    // What nobody can ask for any more expires.
+    let ttl = server.command(&["PTTL", "tenure:share:stock:run/forget"]);
+    assert!(!ttl.starts_with(":-"), "all is forgotten, and it stays for ever: {ttl}");
+    let ttl = server.command(&["PTTL", "tenure:share:stock:run/once"]);
+    assert!(ttl.starts_with(":-1"), "somebody may ask for it, and it expires: {ttl}");
+}
+
+#[tokio::test]
+async fn redis_tries_all_of_a_step_before_it_does_any_of_it() {
+    let server = testkit::Redis::start_durable();
+    server.command(&["SET", "stock", "10"]);
+    server.command(&["SADD", "set", "x"]);
+    let participant = RedisParticipant::connect("stock", &server.url()).await.unwrap();
+    let take = |by| RedisOp::Take { key: "stock".into(), by };
+    let set = RedisOp::Set { key: "a".into(), value: "text".into() };
+    let works = [
+        RedisWork::new().reserve(take(6)).reserve(take(6)),
+        RedisWork::new().reserve(take(6)).reserve(RedisOp::Push { key: "set".into(), value: "y".into() }),
+        RedisWork::new().reserve(take(6)).commit(RedisOp::Add { key: "set".into(), by: 1 }),
+        RedisWork::new().reserve(take(6)).commit(set).commit(RedisOp::Add { key: "a".into(), by: 1 }),
+        RedisWork::new().reserve(take(-1)),
+        RedisWork::new().reserve(take(6)).commit(RedisOp::Add { key: "stock".into(), by: 1 << 53 }),
+    ];
+    for (n, work) in works.into_iter().enumerate() {
+        let branch = tenure::transaction::participant::Branch {
+            id: format!("{n:032x}").parse().unwrap(),
+            lock: "l".into(),
+            fence: tenure::Fence::new(1),
+        };
+        let vote = participant.prepare(&branch, &Vec::from(work)).await.unwrap();
+        assert!(matches!(vote, Vote::Refused(_)), "{n} was prepared");
+        assert!(server.command(&["GET", "stock"]).contains("10"), "{n} was done by half");
+    }
+}
+
+#[tokio::test]
+async fn redis_takes_part_only_where_it_writes_before_it_answers() {
+    let server = testkit::Redis::start();
+    let error = RedisParticipant::connect("stock", &server.url()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    assert!(error.to_string().contains("appendfsync always"), "{error}");
+}
+
+struct InPostgres<'a>(&'a testkit::Postgres);
+
+#[async_trait]
+impl Bench for InPostgres<'_> {
+    fn taking(&self, count: u32) -> Vec<u8> {
+        let (take, give) = ("UPDATE stock SET n = n - $1 WHERE n >= $1", "UPDATE stock SET n = n + $1");
+        let work = SqlWork::new().reserve(Statement::new(take).param(count).rows(1));
+        let work = work.rollback(Statement::new(give).param(count).rows(1));
+        work.commit(Statement::new("INSERT INTO taken VALUES ($1)").param(count)).into()
+    }
+
+    async fn left(&self) -> u32 {
+        self.0.psql("SELECT n FROM stock").trim().parse().unwrap()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgres_keeps_the_promises_of_a_participant() {
+    let server = testkit::Postgres::start();
+    server.psql("CREATE TABLE stock (n int); INSERT INTO stock VALUES (100); CREATE TABLE taken (n int)");
+    let participant = PostgresParticipant::connect("stock", &server.url()).await.unwrap();
+    participant.migrate().await.unwrap();
+    check(&participant, &InPostgres(&server), "run").await;
+    assert_eq!(
+        server.psql("SELECT count(*) FROM taken").trim(),
+        "2",
+        "the commits were carried out, and nothing tried"
+    );
+    let error = PostgresParticipant::connect("stock", "postgres://nobody:s3cret@127.0.0.1:1/x").await.unwrap_err();
+    assert!(!format!("{error:?}").contains("s3cret"), "{error:?}");
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+}

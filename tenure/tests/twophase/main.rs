@@ -1,0 +1,62 @@
+//! Two-phase transactions between a real Redis and a real Postgres, with everything failing that can.
+//!
+//! * `arena.rs` the servers, a bank on both of them, and what must be so of it in the end;
+//! * `point.rs` every persisted step of a transaction, and how something is made to happen before or after it;
+//! * `crash.rs` a process that kills itself there (SIGKILL), and two that recover at once;
+//! * `late.rs` every message once so late that all is over, and the lock lost at each step;
+//! * `bank.rs` many transfers by many processes that are killed at random; `cargo xtask tx-soak` does more of them.
+
+#![allow(missing_docs, reason = "a test")]
+#![allow(clippy::disallowed_methods, reason = "tests live in real time")]
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Trial};
+
+mod arena;
+mod bank;
+mod crash;
+mod late;
+mod point;
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["worker", order] => {
+            crash::worker(order);
+            ExitCode::SUCCESS
+        }
+        ["teller", order] => {
+            bank::teller(order);
+            ExitCode::SUCCESS
+        }
+        ["soak", transfers, processes, kills] => {
+            let number = |text: &str| text.parse().expect("three numbers: transfers, processes, kills");
+            println!("{}", bank::run(&arena::SERVERS, number(transfers), number(processes) as u32, number(kills)));
+            ExitCode::SUCCESS
+        }
+        _ => tests(),
+    }
+}
+
+fn tests() -> ExitCode {
+    let trial = |name: String, run: fn(&str), point: &'static str| {
+        Trial::test(name, move || {
+            run(point);
+            Ok(())
+        })
+    };
+    let crashes = point::ALL.iter().map(|point| trial(format!("crash::{point}"), crash::at, point));
+    let late = point::CALLS.iter().map(|call| trial(format!("late::{call}"), late::a_message, call));
+    let lost = point::ALL.iter().map(|point| trial(format!("lost::{point}"), late::the_lock, point));
+    let bank = Trial::test("bank::across_both", || {
+        println!("{}", bank::run(&arena::SERVERS, 400, 4, 8));
+        Ok(())
+    });
+    let trials = std::iter::once(bank).chain(crashes).chain(late).chain(lost).collect();
+    let mut arguments = Arguments::from_args();
+    // They wait more than they work.
+    arguments.test_threads = arguments.test_threads.or(Some(4));
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
