@@ -93,3 +93,8 @@ pub use waiting::Acquiring;
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct Readme;
+
+/// So are those of the page on transactions.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/transactions.md")]
+struct Transactions;

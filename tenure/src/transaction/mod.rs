@@ -49,6 +49,7 @@ mod commit;
 pub mod coordinator;
 mod id;
 pub mod journal;
+#[cfg(feature = "redis")]
 mod needs;
 mod outcome;
 pub mod participant;
