@@ -93,8 +93,3 @@ pub use waiting::Acquiring;
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct Readme;
-
-/// So are those of the page on transactions.
-#[cfg(doctest)]
-#[doc = include_str!("../../docs/transactions.md")]
-struct Transactions;

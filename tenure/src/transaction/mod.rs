@@ -6,6 +6,7 @@
 //! * in several places, a [`Coordinator`] has its [participants](Participant) do something together, or not at all: two
 //!   phases, and a decision that is written once in a [journal];
 //! * in one's own database, [`sql`] has it refuse transactions under a token that is too old;
+//! * in a service of one's own, a [`FenceGate`] refuses them;
 //! * where the parts cannot wait for each other, a [`Saga`]: steps, each with a compensation that undoes it.
 //!
 //! # Fenced commit
@@ -47,6 +48,7 @@
 mod begin;
 mod commit;
 pub mod coordinator;
+mod gate;
 mod id;
 pub mod journal;
 #[cfg(feature = "redis")]
@@ -67,6 +69,7 @@ pub use begin::BeginTransaction;
 pub use commit::Transaction;
 #[doc(inline)]
 pub use coordinator::Coordinator;
+pub use gate::{Admitted, FenceGate, GateSnapshot};
 pub use id::TransactionId;
 #[cfg(feature = "redis")]
 pub(crate) use needs::{Need, needs};
@@ -80,3 +83,8 @@ pub(crate) use settle::refused;
 pub use settle::{Claimed, Commit, Settle, Verdict};
 pub use step::{Step, Verb};
 pub use txid::{InvalidTxid, Txid};
+
+/// Its examples are tried, too.
+#[cfg(all(doctest, feature = "tokio-postgres"))]
+#[doc = include_str!("../../../docs/transactions.md")]
+struct Transactions;

@@ -2,7 +2,9 @@
 
 use sqlx_core::connection::Connection;
 use sqlx_core::error::Error as Failure;
-use sqlx_core::{query::query, query_scalar::query_scalar, raw_sql::raw_sql};
+use sqlx_core::executor::Executor;
+use sqlx_core::query::query;
+use sqlx_core::row::Row;
 use sqlx_postgres::{PgConnection, Postgres};
 
 use super::postgres::POISON;
@@ -15,13 +17,14 @@ impl FenceTable {
     /// which waits while another transaction under the same resource is open.
     ///
     /// ```no_run
-    /// # use {sqlx_core as sqlx, sqlx_core::connection::Connection as _, sqlx_postgres::PgConnection};
-    /// # async fn example(mut connection: PgConnection, fence: tenure::Fence) -> Result<(), Box<dyn std::error::Error>> {
+    /// # mod sqlx { pub use {sqlx_core::connection::Connection, sqlx_core::query::query, sqlx_postgres::PgConnection}; }
+    /// use sqlx::{Connection, PgConnection};
     /// use tenure::transaction::sql::FenceTable;
     ///
+    /// # async fn example(mut connection: PgConnection, fence: tenure::Fence) -> Result<(), Box<dyn std::error::Error>> {
     /// let mut tx = connection.begin().await?;
     /// FenceTable::default().check_sqlx(&mut tx, "account-7", fence).await?;
-    /// sqlx::query::query("UPDATE account SET balance = balance - 10 WHERE id = 7").execute(&mut *tx).await?;
+    /// sqlx::query("UPDATE account SET balance = balance - 10 WHERE id = 7").execute(&mut *tx).await?;
     /// tx.commit().await?;
     /// # Ok(())
     /// # }
@@ -54,14 +57,16 @@ impl FenceTable {
             self.explain_postgres(state.as_deref(), error)
         };
         let statement = self.postgres_statement();
-        let checked = query::<Postgres>(&statement).bind(resource).bind(number).execute(&mut *tx).await;
+        // By the connection's own methods: with those of the query, the compiler does not see that this may be spawned.
+        let checked = tx.execute(query::<Postgres>(&statement).bind(resource).bind(number)).await;
         if checked.map_err(explain)?.rows_affected() == 1 {
             return Ok(());
         }
         let newest = self.newest_statement();
-        let newest = query_scalar::<Postgres, i64>(&newest).bind(resource).fetch_optional(&mut *tx).await;
+        let newest = tx.fetch_optional(query::<Postgres>(&newest).bind(resource)).await;
+        let newest = newest.ok().flatten().and_then(|row| row.try_get(0).ok());
         // It fails, as it is meant to.
-        let _ = raw_sql(POISON).execute(&mut *tx).await;
-        Err(stale(resource, fence, newest.ok().flatten()))
+        let _ = tx.execute(POISON).await;
+        Err(stale(resource, fence, newest))
     }
 }
