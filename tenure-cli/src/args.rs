@@ -10,6 +10,7 @@ use crate::duration;
 use crate::help;
 use crate::quorum::Action;
 use crate::signals::OnLost;
+use crate::tx::Tx;
 
 /// Runs commands under a lock that other machines see, and shows who holds what.
 #[derive(Debug, Parser)]
@@ -73,6 +74,9 @@ pub(crate) enum Command {
     /// Show or change the members of a quorum or a ring
     #[command(subcommand, after_help = help::QUORUM_EXAMPLES)]
     Quorum(Action),
+    /// Show or settle transactions and sagas, by their journal
+    #[command(after_help = help::TX_EXAMPLES)]
+    Tx(Tx),
     /// Print the completions for a shell
     #[command(after_help = help::COMPLETIONS_EXAMPLES)]
     Completions {

@@ -14,7 +14,7 @@ use crate::report::{News, Report, by};
 use crate::run::Job;
 use crate::store::Choice;
 use crate::text::{Paint, json, printable};
-use crate::{doctor, quorum, run, watch};
+use crate::{doctor, quorum, run, tx, watch};
 
 /// Carries out what was asked for, and gives the exit code.
 pub(crate) async fn run(cli: Cli) -> Result<u8> {
@@ -24,6 +24,9 @@ pub(crate) async fn run(cli: Cli) -> Result<u8> {
         clap_complete::generate(shell, &mut Cli::command(), "tenure", &mut script);
         print(&String::from_utf8_lossy(&script))?;
         return Ok(0);
+    }
+    if let Command::Tx(tx) = cli.command {
+        return tx::tx(tx, as_json).await;
     }
     let store = Choice::of(cli.store.as_deref())?;
     match cli.command {
@@ -68,6 +71,7 @@ pub(crate) async fn run(cli: Cli) -> Result<u8> {
         | Command::Watch { .. }
         | Command::Doctor { .. }
         | Command::Quorum(_)
+        | Command::Tx(_)
         | Command::Completions { .. } => {
             unreachable!("done above")
         }

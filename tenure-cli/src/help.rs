@@ -151,6 +151,23 @@ Examples:
 A change takes a view lease, a longest ttl and a token memory, 130 s by default, in which old and new members have to agree; locks that are
 held stay held. Members learn of it by themselves; name the new ones in the store's URL when you next deploy.";
 
+pub(crate) const TX_EXAMPLES: &str = "\
+Examples:
+  tenure tx --journal postgres://db1/shop ls      what is not done yet
+  tenure tx ls --all --json | jq .                an object for each, done or not
+  tenure tx show 0f3a…                            all there is to know about one
+  tenure tx recover                               settle what was begun more than a minute ago
+  tenure tx recover 0f3a…                         settle that one, now
+  tenure tx forget 0f3a…                          one that is done, and has been looked at
+  tenure tx migration --dialect postgres | psql shop
+
+A transaction is in a journal, not in the store of the locks: name it by --journal, or TENURE_JOURNAL, where a password is
+better kept. To recover, the participants have to be reached: Redis and Postgres are found by what the record says, which
+has no passwords: give those as NAME=URL by --participant, or in TENURE_PARTICIPANT_NAME. Participants of other kinds are in
+the program that uses them; without them a transaction is decided here, and the program finishes it. Sagas are shown, and
+resumed by the program that has their steps. What a participant did against the decision is a heuristic: it is shown until it
+is forgotten. The exit code is 69 where something is not settled.";
+
 pub(crate) const COMPLETIONS_EXAMPLES: &str = "\
 Examples:
   tenure completions bash > ~/.local/share/bash-completion/completions/tenure

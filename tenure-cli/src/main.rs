@@ -28,6 +28,7 @@ mod store;
 mod supervise;
 mod terminal;
 mod text;
+mod tx;
 mod waiting;
 mod watch;
 

@@ -6,7 +6,7 @@
 //! * `late.rs` every message once so late that all is over, and the lock lost at each step;
 //! * `bank.rs` many transfers by many processes that are killed at random; `cargo xtask tx-soak` does more of them.
 
-#![allow(missing_docs, reason = "a test")]
+#![allow(missing_docs, unreachable_pub, reason = "a test")]
 #![allow(clippy::disallowed_methods, reason = "tests live in real time")]
 
 use std::process::ExitCode;
@@ -32,8 +32,9 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         ["soak", transfers, processes, kills] => {
-            let number = |text: &str| text.parse().expect("three numbers: transfers, processes, kills");
-            println!("{}", bank::run(&arena::SERVERS, number(transfers), number(processes) as u32, number(kills)));
+            let number = |text: &str| text.parse::<u64>().expect("three numbers: transfers, processes, kills");
+            let (transfers, processes, kills) = (number(transfers), number(processes), number(kills));
+            println!("{}", bank::run(&arena::SERVERS, transfers, processes as u32, kills as u32));
             ExitCode::SUCCESS
         }
         _ => tests(),

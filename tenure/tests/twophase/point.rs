@@ -68,15 +68,15 @@ impl<T: Clone + Send + Sync + 'static> Hooked<T> {
         F: Future<Output = R> + Send + 'static,
         R: Send + 'static,
     {
-        let call = call(self.inner.clone());
         match self.hook.before(name).await {
             Act::Go => {}
             Act::Keep => {
+                let call = call(self.inner.clone());
                 self.hook.keep(Box::pin(async move { drop(call.await) }));
-                std::future::pending().await
+                return std::future::pending().await;
             }
         }
-        let answer = call.await;
+        let answer = call(self.inner.clone()).await;
         self.hook.after(name).await;
         answer
     }

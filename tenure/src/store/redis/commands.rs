@@ -20,6 +20,7 @@ pub(crate) struct Commands {
     link: Link,
     server: String,
     prefix: String,
+    url: String,
 }
 
 /// A Lua script, and the name that servers know it by.
@@ -44,16 +45,21 @@ impl Commands {
                 format!("{what} is on one Redis server: give it as redis://host, without Sentinel or Cluster");
             return Err(Error::new(ErrorKind::Unsupported, message));
         }
-        let (server, prefix) = (config.server.clone(), config.prefix.clone());
+        let (server, prefix, url) = (config.server.clone(), config.prefix.clone(), named(&config, url));
         let target = Target::Fixed(connect::one(&config)?.into());
         let link = Link::new(config, target, Env::system(), Hub::new(), "".into());
         link.open().await?;
-        Ok(Self { link, server, prefix })
+        Ok(Self { link, server, prefix, url })
     }
 
     /// Its address, as messages name it.
     pub(crate) fn server(&self) -> &str {
         &self.server
+    }
+
+    /// Its URL, without user and password.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
     }
 
     /// What the names of all keys begin with.
@@ -116,6 +122,22 @@ impl Commands {
         let message = format!("{what}: Redis at {} answered with something that it could not be", self.server);
         Error::new(ErrorKind::Corrupt, message)
     }
+}
+
+/// The URL of a server, with what leads to the same keys, and without user and password.
+fn named(config: &Config, url: &str) -> String {
+    let scheme = url.split(':').next().unwrap_or("redis");
+    let (Config { server, prefix, .. }, db) = (config, config.login.db());
+    let (place, mut options) = match scheme {
+        "redis+unix" if db != 0 => (server.clone(), vec![format!("db={db}")]),
+        _ if db != 0 => (format!("{server}/{db}"), Vec::new()),
+        _ => (server.clone(), Vec::new()),
+    };
+    if prefix != "tenure" {
+        options.push(format!("prefix={prefix}"));
+    }
+    let mark = if options.is_empty() { "" } else { "?" };
+    format!("{scheme}://{place}{mark}{}", options.join("&"))
 }
 
 impl fmt::Debug for Commands {

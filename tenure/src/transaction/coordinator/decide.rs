@@ -21,14 +21,11 @@ impl Coordinator {
     /// Where the journal did not answer in time, or refused: the record may be there or come yet.
     pub(super) async fn write_first(&self, record: &Record) -> Result<u64> {
         let (id, value) = (record.branch.id.to_string(), record.write());
-        let write = async || match self.journal.write(&id, None, &value, Keep::UntilForgotten).await? {
-            Written::Done(version) => Ok(Some(version)),
-            Written::Conflict => Ok(None),
-        };
+        let write = || self.journal.write(&id, None, &value, Keep::UntilForgotten);
         match self.retry(self.settle_timeout, write).await? {
-            Some(version) => Ok(version),
+            Written::Done(version) => Ok(version),
             // An attempt before, which was not answered. Whoever may have seen it has decided by another version.
-            None => Ok(1),
+            Written::Conflict => Ok(1),
         }
     }
 

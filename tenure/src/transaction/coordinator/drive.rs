@@ -1,6 +1,7 @@
 //! What is decided is done everywhere: every participant is told until it has acknowledged, and then the record is done.
 
-use futures_util::future::join_all;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, join_all};
 
 use super::decide::Seen;
 use super::record::{Decision, Heuristic, Party};
@@ -17,7 +18,10 @@ impl Coordinator {
         let mut heuristics = seen.record.heuristics.clone();
         let mut pending = Vec::new();
         if !seen.record.state.is_done() {
-            let told = parties.iter().map(|party| self.tell(party, &branch, decision));
+            let mut told: Vec<BoxFuture<'_, _>> = Vec::new();
+            for party in &parties {
+                told.push(Box::pin(self.tell(party, &branch, decision)));
+            }
             for (party, answer) in parties.iter().zip(join_all(told).await) {
                 let participant = party.name.clone();
                 match answer {
@@ -57,9 +61,9 @@ impl Coordinator {
                 format!("this coordinator has no participant {name:?} ({location}): recover where there is one");
             return Err(Error::new(ErrorKind::Missing, message));
         };
-        let tell = async || match decision {
-            Decision::Commit => participant.commit(branch).await,
-            Decision::RollBack => participant.rollback(branch).await,
+        let tell = || match decision {
+            Decision::Commit => participant.commit(branch),
+            Decision::RollBack => participant.rollback(branch),
         };
         self.retry(self.settle_timeout, tell).await
     }
@@ -94,7 +98,7 @@ impl Coordinator {
                 true => Keep::For(self.retention),
                 false => Keep::UntilForgotten,
             };
-            let written = self.retry(self.settle_timeout, async || self.replace(&seen, &next, keep).await).await?;
+            let written = self.retry(self.settle_timeout, || self.replace(&seen, &next, keep).boxed()).await?;
             if let Written::Done(_) = written {
                 for Heuristic { participant, decided, did } in &new {
                     let id = next.branch.id;
@@ -103,7 +107,7 @@ impl Coordinator {
                 return Ok(next.state.is_done());
             }
             // Somebody else drives it as well, or an attempt before went through.
-            match self.retry(self.settle_timeout, async || self.find(seen.record.branch.id).await).await? {
+            match self.retry(self.settle_timeout, || self.find(seen.record.branch.id).boxed()).await? {
                 Some(there) => seen = there,
                 None => return Ok(false),
             }
@@ -112,9 +116,13 @@ impl Coordinator {
 
     /// Tells the participants that nobody will ask again. Who does not hear it now hears it from the next recovery.
     async fn let_forget(&self, parties: &[Party], branch: &Branch) {
-        let known = parties.iter().filter_map(|party| self.named(&party.name));
-        let told = known.map(async |participant| (participant.name(), self.limited(participant.forget(branch)).await));
-        for (participant, answer) in join_all(told).await {
+        let mut told: Vec<BoxFuture<'_, _>> = Vec::new();
+        let known: Vec<_> = parties.iter().filter_map(|party| self.named(&party.name)).collect();
+        for participant in &known {
+            told.push(Box::pin(self.limited(participant.forget(branch))));
+        }
+        for (participant, answer) in known.iter().zip(join_all(told).await) {
+            let participant = participant.name();
             if let Err(error) = answer {
                 tracing::info!(id = %branch.id, participant, %error, "to be forgotten later");
             }

@@ -40,6 +40,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
+
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
 use crate::guard::Guard;
@@ -185,7 +187,9 @@ impl Coordinator {
     }
 
     /// Calls until there is an answer, an error that another call would meet as well, or the time is up.
-    async fn retry<T>(&self, within: Duration, mut call: impl AsyncFnMut() -> Result<T>) -> Result<T> {
+    ///
+    /// The calls are boxed, for futures of async closures cannot be seen to be `Send`.
+    async fn retry<'a, T>(&self, within: Duration, mut call: impl FnMut() -> BoxFuture<'a, Result<T>>) -> Result<T> {
         let (deadline, mut pause) = (self.env.now() + within, FIRST_PAUSE);
         loop {
             let answer = self.limited(call()).await;
@@ -239,4 +243,14 @@ impl fmt::Debug for Coordinator {
         let mut debug = f.debug_struct("Coordinator");
         debug.field("journal", &self.journal.location()).field("participants", &names).finish_non_exhaustive()
     }
+}
+
+/// What is public here can be spawned.
+#[cfg(test)]
+#[allow(dead_code, reason = "that it compiles is the test")]
+fn everything_can_be_spawned(coordinator: &'static Coordinator, guard: &'static Guard, id: TransactionId) {
+    fn is_send(_: impl Send) {}
+    is_send(coordinator.begin(guard).commit());
+    is_send((coordinator.recover(guard), coordinator.recover_older(Duration::ZERO), coordinator.resolve(id)));
+    is_send((coordinator.list(), coordinator.remove(id)));
 }

@@ -1,6 +1,7 @@
 //! What others have left undone is settled: by the next holder of the lock, or by anybody.
 
-use futures_util::future::join_all;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, join_all};
 
 use super::decide::Seen;
 use super::record::{Decision, Record};
@@ -23,7 +24,7 @@ impl Coordinator {
     /// What was settled is settled; call it again for the rest.
     pub async fn recover(&self, guard: &Guard) -> Result<Recovered> {
         let (lock, fence) = (guard.name(), guard.fence());
-        self.recover_if(&|branch| branch.lock == lock && branch.fence < fence).await
+        self.recover_if(&|branch, _| branch.lock == lock && branch.fence < fence).await
     }
 
     /// Settles whatever was begun more than `age` ago, of any lock: for those who look after a deployment. A transaction that
@@ -38,17 +39,19 @@ impl Coordinator {
     /// As [`recover`](Self::recover).
     pub async fn recover_older(&self, age: std::time::Duration) -> Result<Recovered> {
         let before = self.env.wall().saturating_sub(crate::proto::micros(age));
-        let records = self.list().await?;
-        let old: Vec<TransactionId> = records.iter().filter(|r| r.since <= before).map(|r| r.branch.id).collect();
-        self.recover_if(&|branch| old.contains(&branch.id)).await
+        self.recover_if(&|_, record| record.is_none_or(|record| record.since <= before)).await
     }
 
-    async fn recover_if(&self, concerns: &(dyn Fn(&Branch) -> bool + Sync)) -> Result<Recovered> {
+    async fn recover_if(&self, concerns: &(dyn Fn(&Branch, Option<&Record>) -> bool + Sync)) -> Result<Recovered> {
         let mut recovered = Recovered::default();
         // First those who take part, and then the journal: what was staged before has had its record before.
-        let shares = join_all(self.participants.iter().map(|p| self.limited(p.list()))).await;
-        let records = self.retry(self.settle_timeout, async || self.list().await).await?;
-        let is_undone = |record: &&Record| !record.state.is_done() && concerns(&record.branch);
+        let mut lists: Vec<BoxFuture<'_, _>> = Vec::new();
+        for participant in &self.participants {
+            lists.push(Box::pin(self.limited(participant.list())));
+        }
+        let shares = join_all(lists).await;
+        let records = self.retry(self.settle_timeout, || self.list().boxed()).await?;
+        let is_undone = |record: &&Record| !record.state.is_done() && concerns(&record.branch, Some(record));
         for record in records.iter().filter(is_undone) {
             recovered.outcomes.push(self.settle(record.branch.id).await?);
         }
@@ -62,8 +65,11 @@ impl Coordinator {
                     continue;
                 }
             };
-            for share in shares.into_iter().filter(|share| concerns(&share.branch)) {
+            for share in shares {
                 let record = recorded(share.branch.id);
+                if !concerns(&share.branch, record) {
+                    continue;
+                }
                 match share.state {
                     ShareState::Staged if record.is_none() => recovered.orphans.push((name.clone(), share.branch)),
                     ShareState::Staged => {}
@@ -96,8 +102,7 @@ impl Coordinator {
     }
 
     pub(super) async fn settle(&self, id: TransactionId) -> Result<Outcome> {
-        let Some(Seen { record, version }) = self.retry(self.settle_timeout, async || self.find(id).await).await?
-        else {
+        let Some(Seen { record, version }) = self.retry(self.settle_timeout, || self.find(id).boxed()).await? else {
             let message = format!(
                 "{} has no record of the transaction {id}: it was never begun, or done a long time ago",
                 self.journal.location()

@@ -1,6 +1,6 @@
 //! One transaction, from its first record to its last.
 
-use futures_util::future::join_all;
+use futures_util::future::{BoxFuture, join_all};
 
 use super::record::{Decision, Party, Record};
 use super::{Coordinator, Outcome, Reason};
@@ -104,7 +104,10 @@ impl<'a> Transaction<'a> {
 
     /// Has all prepare at once; why it cannot be committed, if so.
     async fn prepare(&self, branch: &Branch) -> Option<Reason> {
-        let all = self.work.iter().map(|(name, work)| self.prepare_one(name, branch, work));
+        let mut all: Vec<BoxFuture<'_, _>> = Vec::new();
+        for (name, work) in &self.work {
+            all.push(Box::pin(self.prepare_one(name, branch, work)));
+        }
         join_all(all).await.into_iter().find_map(|one| one.err())
     }
 
@@ -114,7 +117,7 @@ impl<'a> Transaction<'a> {
         let mut recovered = false;
         loop {
             let within = coordinator.prepare_timeout;
-            match coordinator.retry(within, async || participant.prepare(branch, work).await).await {
+            match coordinator.retry(within, || participant.prepare(branch, work)).await {
                 Ok(Vote::Prepared) => return Ok(()),
                 // Something of an earlier hold: the journal knows what has to become of it.
                 Ok(Vote::Refused(Refusal::InDoubt { id })) if !recovered => {

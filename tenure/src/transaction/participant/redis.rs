@@ -124,7 +124,7 @@ impl Participant for RedisParticipant {
     }
 
     fn location(&self) -> String {
-        format!("redis://{}", self.server.server())
+        self.server.url().to_owned()
     }
 
     async fn prepare(&self, branch: &Branch, work: &[u8]) -> Result<Vote> {
