@@ -30,7 +30,7 @@ impl Coordinator {
     }
 
     /// Writes what is wanted, unless something is decided already; then that is the decision. `None` where the record is
-    /// gone: it was done some time ago.
+    /// gone and nothing of ours was under way: somebody else has had it rolled back, some time ago.
     ///
     /// # Errors
     ///
@@ -60,7 +60,8 @@ impl Coordinator {
                 // Ask what is there now.
                 _ => match self.limited(self.find(id)).await {
                     Ok(Some(there)) if there.record.state.decision().is_some() => return Ok(Some(there)),
-                    Ok(None) => return Ok(None),
+                    // Done and gone meanwhile, perhaps by what we wrote: nobody knows any more.
+                    Ok(None) => return doubt.map_or(Ok(None), Err),
                     Ok(Some(there)) => {
                         seen = there;
                         doubt.clone().unwrap_or_else(|| conflict(id))
