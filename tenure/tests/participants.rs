@@ -3,6 +3,8 @@
 #![cfg(all(feature = "redis", feature = "postgres"))]
 #![allow(missing_docs, reason = "a test")]
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use async_trait::async_trait;
 use tenure::ErrorKind;
 use tenure::conformance::participant::{Bench, check};
@@ -10,6 +12,36 @@ use tenure::transaction::Participant;
 use tenure::transaction::participant::{
     PostgresParticipant, RedisOp, RedisParticipant, RedisWork, SqlWork, Statement, Vote,
 };
+
+#[path = "../examples/participant.rs"]
+mod files;
+
+struct InFolder {
+    folder: files::Folder,
+    names: AtomicU32,
+}
+
+#[async_trait]
+impl Bench for InFolder {
+    fn taking(&self, count: u32) -> Vec<u8> {
+        let name = |_| (format!("file-{}", self.names.fetch_add(1, Ordering::Relaxed)), "content".to_owned());
+        serde_json::to_vec(&(0..count).map(name).collect::<files::Files>()).unwrap()
+    }
+
+    async fn left(&self) -> u32 {
+        self.folder.room().unwrap() as u32
+    }
+}
+
+#[tokio::test]
+async fn the_example_keeps_the_promises_of_a_participant() {
+    let place = tempfile::tempdir().unwrap();
+    let open = || files::Folder::open(place.path(), 100).unwrap();
+    let bench = InFolder { folder: open(), names: AtomicU32::new(0) };
+    check(&open(), &bench, "run").await;
+    let present = std::fs::read_dir(place.path()).unwrap().filter(|file| file.as_ref().unwrap().path().is_file());
+    assert_eq!(present.count(), 5, "the files of the one transaction that was committed");
+}
 
 struct InRedis<'a>(&'a testkit::Redis);
 
