@@ -58,7 +58,7 @@ impl Participant for Files {
         Ok(())
     }
 
-    async fn list(&self) -> tenure::Result<Vec<Share>> {
+    async fn list(&self, _: Option<&str>) -> tenure::Result<Vec<Share>> {
         Ok(Vec::new())
     }
 }

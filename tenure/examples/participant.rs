@@ -203,7 +203,7 @@ impl Participant for Folder {
         })
     }
 
-    async fn list(&self) -> Result<Vec<Share>> {
+    async fn list(&self, lock: Option<&str>) -> Result<Vec<Share>> {
         let share = |kept: Kept| {
             let state = match kept.state.as_str() {
                 "staged" => ShareState::Staged,
@@ -212,7 +212,8 @@ impl Participant for Folder {
             };
             Share { branch: kept.branch, state }
         };
-        self.alone(|| Ok(self.kept()?.into_iter().filter(|kept| !kept.forget).map(share).collect()))
+        let is_meant = |kept: &Kept| !kept.forget && lock.is_none_or(|lock| lock == kept.branch.lock);
+        self.alone(|| Ok(self.kept()?.into_iter().filter(is_meant).map(share).collect()))
     }
 }
 

@@ -77,6 +77,9 @@ async fn redis_tries_all_of_a_step_before_it_does_any_of_it() {
     let server = testkit::Redis::start_durable();
     server.command(&["SET", "stock", "10"]);
     server.command(&["SADD", "set", "x"]);
+    // Numbers to others, but not to INCRBY.
+    server.command(&["MSET", "hex", "0x10", "zero", "007", "point", "1.0"]);
+    let add = |key: &str| RedisOp::Add { key: key.into(), by: 1 };
     let participant = RedisParticipant::connect("stock", &server.url()).await.unwrap();
     let take = |by| RedisOp::Take { key: "stock".into(), by };
     let set = RedisOp::Set { key: "a".into(), value: "text".into() };
@@ -85,6 +88,9 @@ async fn redis_tries_all_of_a_step_before_it_does_any_of_it() {
         RedisWork::new().reserve(take(6)).reserve(RedisOp::Push { key: "set".into(), value: "y".into() }),
         RedisWork::new().reserve(take(6)).commit(RedisOp::Add { key: "set".into(), by: 1 }),
         RedisWork::new().reserve(take(6)).commit(set).commit(RedisOp::Add { key: "a".into(), by: 1 }),
+        RedisWork::new().reserve(take(6)).reserve(add("hex")),
+        RedisWork::new().reserve(take(6)).reserve(add("zero")),
+        RedisWork::new().reserve(take(6)).reserve(add("point")),
         RedisWork::new().reserve(take(-1)),
         RedisWork::new().reserve(take(6)).commit(RedisOp::Add { key: "stock".into(), by: 1 << 53 }),
     ];

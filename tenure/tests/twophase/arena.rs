@@ -163,7 +163,7 @@ impl Client {
 
     /// What is staged in this bank, or not to be forgotten yet: descriptions.
     pub async fn remains(&self) -> Vec<String> {
-        let (redis, postgres) = tokio::join!(self.redis.list(), self.postgres.list());
+        let (redis, postgres) = tokio::join!(self.redis.list(None), self.postgres.list(None));
         let start = format!("{}/", self.bank.name);
         let shares = redis.unwrap().into_iter().chain(postgres.unwrap());
         shares.filter(|share| share.branch.lock.starts_with(&start)).map(|share| format!("{share:?}")).collect()
@@ -171,7 +171,7 @@ impl Client {
 
     /// What is staged in this bank.
     pub async fn staged(&self) -> usize {
-        let (redis, postgres) = tokio::join!(self.redis.list(), self.postgres.list());
+        let (redis, postgres) = tokio::join!(self.redis.list(None), self.postgres.list(None));
         let start = format!("{}/", self.bank.name);
         let shares = redis.unwrap().into_iter().chain(postgres.unwrap());
         shares.filter(|share| share.state == ShareState::Staged && share.branch.lock.starts_with(&start)).count()
