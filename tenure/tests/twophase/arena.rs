@@ -121,9 +121,14 @@ impl Client {
         Self { bank: bank.clone(), coordinator, locks, redis, postgres }
     }
 
-    pub fn lock(&self, name: &str) -> Lock {
-        let lock = self.locks.mutex(format!("{}/{name}", self.bank.name));
-        lock.ttl(Duration::from_secs(2)).patience(Duration::from_secs(2)).build().unwrap()
+    /// A lock of this bank. What is killed holds it for a ttl.
+    pub fn lock(&self, name: &str, ttl: Duration) -> Lock {
+        self.locks.mutex(format!("{}/{name}", self.bank.name)).ttl(ttl).build().unwrap()
+    }
+
+    /// The lock of a bank with two accounts: nobody waits for it to run out.
+    pub fn only_lock(&self) -> Lock {
+        self.lock("bank", Duration::from_secs(30))
     }
 
     /// Gives each side its part of the transfer.
