@@ -5,7 +5,8 @@
 //! * in one Redis, a *fenced commit*: see below;
 //! * in several places, a [`Coordinator`] has its [participants](Participant) do something together, or not at all: two
 //!   phases, and a decision that is written once in a [journal];
-//! * in one's own database, [`sql`] has it refuse transactions under a token that is too old, and a [`FenceGate`] does so in a service;
+//! * in one's own database, [`sql`] has it refuse transactions under a token that is too old;
+//! * in a service of one's own, a [`FenceGate`] refuses them;
 //! * where the parts cannot wait for each other, a [`Saga`]: steps, each with a compensation that undoes it.
 //!
 //! # Fenced commit
