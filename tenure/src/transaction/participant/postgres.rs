@@ -243,7 +243,7 @@ impl Participant for PostgresParticipant {
             Ok(Step::Keep(()))
         };
         self.server.within(step).await?;
-        if self.forgotten.fetch_add(1, Ordering::Relaxed) % SWEEP_EVERY == 0 {
+        if self.forgotten.fetch_add(1, Ordering::Relaxed).is_multiple_of(SWEEP_EVERY) {
             let _ = self.server.by(true, async |client| client.execute(SWEEP, &[&self.name]).await).await;
         }
         Ok(())
