@@ -51,7 +51,7 @@ pub(crate) use quorum::quorum_nodes;
 pub use quorum::{ChangeStep, Members, NodeStatus, Quorum, QuorumBuilder, Ring, RingBuilder};
 #[cfg(all(feature = "redis", feature = "conformance"))]
 #[doc(hidden)]
-pub use redis::script as redis_script;
+pub use redis::{commit as redis_commit, script as redis_script};
 #[cfg(feature = "sqlite")]
 pub use sqlite::Sqlite;
 #[cfg(feature = "sqlite")]

@@ -51,6 +51,7 @@ pub mod coordinator;
 mod gate;
 mod id;
 pub mod journal;
+#[cfg(feature = "redis")]
 mod needs;
 mod outcome;
 pub mod participant;

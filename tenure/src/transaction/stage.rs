@@ -110,6 +110,6 @@ impl Transaction {
 
 /// As Redis wants it; nothing is shorter than a millisecond.
 fn millis(ttl: Duration) -> Vec<u8> {
-    let millis = ttl.as_millis() + u128::from(ttl.subsec_nanos() % 1_000_000 > 0);
+    let millis = ttl.as_millis() + u128::from(!ttl.subsec_nanos().is_multiple_of(1_000_000));
     millis.to_string().into()
 }

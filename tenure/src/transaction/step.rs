@@ -37,6 +37,7 @@ impl Step {
     }
 
     /// How many bytes it has.
+    #[cfg(feature = "redis")]
     pub(super) fn size(&self) -> usize {
         match self {
             Self::Write { key, args, .. } => key.len() + args.iter().map(Bytes::len).sum::<usize>(),

@@ -1,7 +1,6 @@
 //! Whoever does not hold the lock any more commits nothing, whether it knows or not.
 
 use std::pin::pin;
-use std::task::Poll;
 
 use tenure::What;
 use tenure::transaction::{Claimed, Commit, Settle, Step, Txid, Verdict};
@@ -182,7 +181,7 @@ async fn a_hold_that_was_handed_on_within_the_process_commits_and_the_one_before
     let (id, fence) = (first.id(), first.fence().get());
     let calls_before = calls(&server);
     let mut next = pin!(lock.lock().into_future());
-    std::future::poll_fn(|context| Poll::Ready(assert!(next.as_mut().poll(context).is_pending()))).await;
+    begins_to_wait(next.as_mut()).await;
     // While another one writes to that server, the clock goes on: a fence stays behind it.
     server.command(&["PING"]);
     assert!(first.release().await.unwrap());
@@ -213,21 +212,18 @@ async fn a_hold_is_not_handed_on_while_a_commit_under_it_may_still_come() {
     tx.set("data", "the first one's");
     let id = tx.id().clone();
     let mut next = pin!(lock.lock().into_future());
-    std::future::poll_fn(|context| Poll::Ready(assert!(next.as_mut().poll(context).is_pending()))).await;
+    begins_to_wait(next.as_mut()).await;
     proxy.hold_requests(true);
     // It is sent with the first poll, and its reply cannot come.
     {
         let mut commit = pin!(tx.commit());
-        std::future::poll_fn(|context| Poll::Ready(assert!(commit.as_mut().poll(context).is_pending()))).await;
+        begins_to_wait(commit.as_mut()).await;
     }
     drop(first);
     for _ in 0..100 {
         tokio::task::yield_now().await;
-        std::future::poll_fn(|context| {
-            assert!(next.as_mut().poll(context).is_pending(), "nobody may be in before the commit is over");
-            Poll::Ready(())
-        })
-        .await;
+        // Nobody may be in before the commit is over.
+        begins_to_wait(next.as_mut()).await;
     }
     proxy.hold_requests(false);
     let second = within(next).await.unwrap();

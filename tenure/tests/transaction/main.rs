@@ -106,6 +106,15 @@ async fn cancelled_after<F: Future>(polls: usize, future: F) -> Option<F::Output
     .await
 }
 
+/// Polls it once, which must not be the end of it.
+async fn begins_to_wait<F: Future>(mut future: std::pin::Pin<&mut F>) {
+    std::future::poll_fn(|context| {
+        assert!(future.as_mut().poll(context).is_pending());
+        std::task::Poll::Ready(())
+    })
+    .await;
+}
+
 /// The reason, which it must have been rolled back for.
 #[track_caller]
 fn reason(outcome: Outcome) -> Reason {

@@ -51,6 +51,15 @@ pub(super) fn command(keys: &Keys, settle: &Settle, acknowledged: bool) -> Resul
     }
 }
 
+/// The same as it is sent to a server whose keys begin with that prefix.
+///
+/// # Errors
+///
+/// As for [`Store::settle`](crate::store::Store::settle).
+pub fn command_for(prefix: &str, settle: &Settle) -> Result<Cmd> {
+    command(&Keys::new(prefix), settle, false).map(|(command, _)| command)
+}
+
 fn plan(keys: &Keys, commit: &Commit, acknowledged: bool) -> Result<(Cmd, Vec<Bytes>)> {
     let Commit { txid, claims, steps, memory } = commit;
     let needs = needs(steps)?;

@@ -23,7 +23,7 @@ use crate::transaction::{Settle, Verdict};
 mod cluster;
 mod collector;
 pub(crate) mod commands;
-mod commit;
+pub mod commit;
 mod connect;
 mod errors;
 pub(crate) mod inspect;
