@@ -7,13 +7,15 @@
 //! | `members.rs` | members that change while locks are held |
 //! | `ring.rs` | a key that moves from one store to another |
 //! | `change.rs` | what the last two have in common |
+//! | `semaphore.rs` | how many votes a permit takes |
+//! | `home.rs` | waiting in the queue of one node |
 //! | `two_phase.rs` | a transaction over several participants, whoever crashes |
 //! | `saga.rs` | steps that are undone where they cannot be finished |
 //!
 //! A model that finds nothing wrong says nothing until it has been seen to find something: each comes with variants in
-//! which one rule is broken, and of each a counterexample must be found. `node.rs` is a node: it answers by the rule
-//! itself. Who decides is asked of `proto::vote`, as in the store. What a participant does is a protocol for others to
-//! write, and so is written here once more.
+//! which one rule is broken, and of each a counterexample must be found. `node.rs` is a node, and `crowd.rs` one with
+//! many claims: they answer by the rule itself. Who decides is asked of `proto::vote`, as in the store. What
+//! coordinators, participants and sagas do is written here once more, for much of it is in the languages of databases.
 //!
 //! **Time** is in none of them. A claim lasts for a number of terms; that one has passed is an event that may come at
 //! any moment. A client counts from when it sent, and a node from when it received, so a client knows before a node
@@ -29,11 +31,14 @@
 
 mod ballot;
 mod change;
+mod crowd;
+mod home;
 mod members;
 mod node;
 mod restart;
 mod ring;
 mod saga;
+mod semaphore;
 mod two_phase;
 
 use std::fmt::Debug;

@@ -21,8 +21,8 @@ fn undo() -> Change<2> {
     Change { undoes: true, ..moves(None, 2) }
 }
 
-/// One moves the key to a second store, another goes on to a third, and whoever was to undo the first move wakes up. Nobody
-/// claims anything.
+/// One moves the key to a second store, another goes on to a third, and whoever was to undo the first move wakes up.
+/// Nobody claims anything.
 fn undo_late(bug: Option<Bug>) -> Change<3> {
     let (old, new) = (0b001, [0b010, 0b100, 0]);
     Change { bug, old, new, coordinators: 3, undoes: true, claims: false, rounds: 0, renewals: 0, clocks: [0, 0] }

@@ -19,8 +19,8 @@
 //! **What it rests on.** The resource. A compensation whose action has not arrived must see to it that it never takes
 //! effect: no order of messages is on the saga's side. See `Bug::NoTrace`.
 //!
-//! **Bounds, and what was seen.** Three steps, two runners, any number of messages: 2,900 states. The shortcuts are found after
-//! 16 to 24 steps.
+//! **Bounds, and what was seen.** Three steps, two runners, any number of messages: 2,900 states. The shortcuts are
+//! found after 16 to 24 steps.
 
 use stateright::{Model, Property};
 

@@ -25,8 +25,8 @@
 //! `Bug::ForgottenTooSoon`.
 //!
 //! **Bounds, and what was seen.** A transaction by each of two holders, and any number of messages and of those who
-//! recover. Two participants: 310,000 states, 3 s; three: 790,000, 8 s. The shortcuts are found after 10 to 17 steps, in
-//! at most 29,000 states.
+//! recover. Two participants: 310,000 states, 3 s; three: 790,000, 8 s. The shortcuts are found after 10 to 17 steps,
+//! in at most 29,000 states.
 
 use stateright::{Model, Property};
 

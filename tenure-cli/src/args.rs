@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::duration;
+use crate::exporter::Exporter;
 use crate::help;
 use crate::quorum::Action;
 use crate::signals::OnLost;
@@ -71,6 +72,9 @@ pub(crate) enum Command {
         #[arg(long, value_name = "N", default_value = "100000")]
         keys: u64,
     },
+    /// Tell Prometheus how the locks of a store stand
+    #[command(after_help = help::EXPORTER_EXAMPLES)]
+    Exporter(Exporter),
     /// Show or change the members of a quorum or a ring
     #[command(subcommand, after_help = help::QUORUM_EXAMPLES)]
     Quorum(Action),

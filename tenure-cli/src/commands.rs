@@ -14,7 +14,7 @@ use crate::report::{News, Report, by};
 use crate::run::Job;
 use crate::store::Choice;
 use crate::text::{Paint, json, printable};
-use crate::{doctor, quorum, run, tx, watch};
+use crate::{doctor, exporter, quorum, run, tx, watch};
 
 /// Carries out what was asked for, and gives the exit code.
 pub(crate) async fn run(cli: Cli) -> Result<u8> {
@@ -42,6 +42,10 @@ pub(crate) async fn run(cli: Cli) -> Result<u8> {
             return Ok(0);
         }
         Command::Doctor { keys } => return doctor::doctor(&store, keys, as_json).await,
+        Command::Exporter(options) => {
+            exporter::run(&store, options, as_json).await?;
+            return Ok(0);
+        }
         Command::Watch { name, interval } => {
             watch::watch(&store, name.as_deref(), interval, as_json).await?;
             return Ok(0);
@@ -70,6 +74,7 @@ pub(crate) async fn run(cli: Cli) -> Result<u8> {
         Command::Run(_)
         | Command::Watch { .. }
         | Command::Doctor { .. }
+        | Command::Exporter(_)
         | Command::Quorum(_)
         | Command::Tx(_)
         | Command::Completions { .. } => {

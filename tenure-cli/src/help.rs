@@ -142,6 +142,17 @@ worse than a note, 69 when no server answers at all, and 78 otherwise. The right
 of a server: give a user `+info +config|get +pttl +getrange` besides; what could not be looked at is said.
 With --json it prints an object for each finding: level, check, place, found, why, fix.";
 
+pub(crate) const EXPORTER_EXAMPLES: &str = "\
+Examples:
+  tenure --store redis://db1 exporter
+  tenure --store redis://db1 exporter --match 'order-*' --max-locks 20
+  tenure exporter --listen 0.0.0.0:9797     for others than this machine
+  curl -s localhost:9797/metrics            and /healthz, which says that it runs
+
+For deployments that only have the store: it takes no lock, and looks no more often than --cache says and for no more
+than a fifth of the time, however often it is asked. Programs with the library tell more: docs/monitoring.md has all
+figures, a dashboard and alerts. Ctrl-C ends it (exit code 0).";
+
 pub(crate) const QUORUM_EXAMPLES: &str = "\
 Examples:
   tenure --store redlock://r1,r2,r3 quorum status

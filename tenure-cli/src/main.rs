@@ -16,6 +16,7 @@ mod doctor;
 mod duration;
 mod exec;
 mod exit;
+mod exporter;
 mod help;
 mod look;
 mod loss;

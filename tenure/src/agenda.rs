@@ -12,10 +12,12 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
+use tracing::Span;
 
 use crate::env::Moment;
 use crate::hold::{Hold, HoldState, Watchdog};
 use crate::key::Key;
+use crate::meter::Meter;
 use crate::proto::ClaimId;
 
 /// What is due within this time is done in the same round.
@@ -73,9 +75,24 @@ pub(crate) struct Parting {
     /// When the claim has ended by itself.
     pub(crate) give_up: Moment,
     pub(crate) op_timeout: Duration,
-    /// Since when it was held, where it was.
-    pub(crate) since: Option<Moment>,
+    /// The span that it follows.
+    pub(crate) after: Span,
+    /// The hold that it ends, where it was one that somebody had.
+    pub(crate) kept: Option<Kept>,
     pub(crate) attempts: u32,
+}
+
+/// What is told of a hold when it is released.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    pub(crate) since: Moment,
+    pub(crate) meter: Arc<Meter>,
+}
+
+impl Kept {
+    pub(crate) fn by(hold: &Hold) -> Self {
+        Self { since: hold.since, meter: hold.meter.clone() }
+    }
 }
 
 impl Agenda {

@@ -1,7 +1,6 @@
 //! One acquisition on its way: what the store may have of it, and what its answers mean.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use crate::agenda::Parting;
@@ -13,8 +12,10 @@ use crate::guard::Guard;
 use crate::hold::{Fence, Granted, Hold, certain_until};
 use crate::line::Contact;
 use crate::lock::Spec;
+use crate::meter::Waits;
 use crate::place::Place;
 use crate::proto::{Acquire, ClaimId, Micros, Op, Outcome, Reply};
+use crate::trace::Trail;
 
 /// One acquisition on its way.
 pub(crate) struct Bid {
@@ -34,6 +35,8 @@ pub(crate) struct Bid {
     pub(crate) place: Option<Place>,
     /// How it ended, if it was not cancelled.
     ended: bool,
+    waits: Option<Waits>,
+    pub(crate) trail: Trail,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -61,6 +64,7 @@ impl Bid {
     pub(crate) fn new(spec: Arc<Spec>, client: Arc<Client>) -> Self {
         let env = &client.core.env;
         let (id, begun) = (ClaimId::new(env.bits()), env.now());
+        let trail = Trail::begin(&spec, client.core.node());
         Self {
             spec,
             client,
@@ -72,7 +76,15 @@ impl Bid {
             ambiguous: false,
             place: None,
             ended: false,
+            waits: None,
+            trail,
         }
+    }
+
+    /// Takes note that it waits.
+    pub(crate) fn waiting(&mut self, ahead: u32) {
+        self.waits.get_or_insert_with(|| Waits::new(&self.spec.meter));
+        self.client.core.tell(&self.spec.key, || What::Waiting { ahead });
     }
 
     /// Asks once. Errors that asking again cannot mend end the bid.
@@ -161,17 +173,18 @@ impl Bid {
 
     pub(crate) fn win(&mut self, hold: Arc<Hold>, pushed: bool) -> Guard {
         (self.stake, self.ambiguous, self.ended) = (Stake::None, false, true);
+        self.waits = None;
         let (core, waited, fence) = (&self.client.core, self.now - self.begun, hold.fence);
-        core.counters.wait.record(waited);
-        core.tell(&self.spec.key, || What::Acquired { fence, waited, pushed });
+        self.spec.meter.acquired(waited);
+        self.trail.held(self, &hold, waited);
+        core.tell_in(self.trail.span(), &self.spec.key, || What::Acquired { fence, waited, pushed });
         if fence == Fence::NONE {
-            core.degraded(&self.spec.key, Degradation::Store, None);
+            core.degraded(&self.spec, Degradation::Store, None);
         }
         Guard::new(hold, self.client.clone(), self.place.take())
     }
 
     pub(crate) fn time_out(&mut self, now: Moment, cause: Option<Error>) -> Error {
-        self.client.core.counters.timeouts.fetch_add(1, Relaxed);
         self.end(Why::TimedOut);
         let (waited, key) = (now - self.begun, &self.spec.key);
         let waited = Duration::from_millis(waited.as_millis() as u64);
@@ -190,10 +203,12 @@ impl Bid {
     }
 
     pub(crate) fn end(&mut self, why: Why) {
-        self.ended = true;
+        (self.ended, self.waits) = (true, None);
         let core = &self.client.core;
-        core.counters.failed.fetch_add(1, Relaxed);
-        core.tell(&self.spec.key, || What::NotAcquired { waited: core.env.now() - self.begun, why });
+        let waited = core.env.now() - self.begun;
+        self.spec.meter.not_acquired(why);
+        self.trail.ended(why, waited);
+        core.tell_in(self.trail.span(), &self.spec.key, || What::NotAcquired { waited, why });
     }
 }
 
@@ -215,7 +230,8 @@ impl Drop for Bid {
             fence: 0,
             give_up: self.client.core.env.now() + longest + options.op_timeout,
             op_timeout: options.op_timeout,
-            since: None,
+            after: self.trail.span().clone(),
+            kept: None,
             attempts: 0,
         });
     }

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering::{Acquire, Relaxed};
+use std::sync::atomic::Ordering::Acquire;
 use std::time::Duration;
+
+use tracing::Span;
 
 use crate::env::{Env, Moment};
 use crate::error::{Error, ErrorKind, Result};
@@ -14,7 +16,8 @@ use crate::info::LockInfo;
 use crate::keeper::Keeper;
 use crate::key::Key;
 use crate::line::Lines;
-use crate::metrics::Counters;
+use crate::lock::Spec;
+use crate::meter::{Meter, Meters};
 use crate::options::Options;
 use crate::proto::{Op, Reply};
 use crate::reentry::Reentries;
@@ -46,7 +49,7 @@ pub(crate) struct Core {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) env: Env,
     pub(crate) teller: Teller,
-    pub(crate) counters: Counters,
+    pub(crate) meters: Meters,
     pub(crate) lines: Lines,
     pub(crate) reentries: Reentries,
     pub(crate) vitals: Vitals,
@@ -89,6 +92,12 @@ impl Core {
             None => self.vitals.answered(sent, now),
             Some(error) => self.vitals.failed(sent, now, error.is_ambiguous()),
         };
+        #[cfg(feature = "metrics")]
+        if self.meters.are_nodes_due(now) || turn.is_some() {
+            let nodes = self.store.nodes();
+            let alone = || vec![self.vitals.health(self.node().to_owned(), 0, None)];
+            self.meters.nodes(&if nodes.is_empty() { alone() } else { nodes });
+        }
         let Some(turn) = turn else { return };
         let Ok(node) = Key::new(self.node()) else { return };
         self.tell(&node, || match (turn, error) {
@@ -115,33 +124,46 @@ impl Core {
     }
 
     pub(crate) fn tell(&self, name: &Key, what: impl FnOnce() -> What) {
-        self.teller.tell(name, what);
+        self.tell_in(&Span::none(), name, what);
+    }
+
+    /// The same in that span, or in the present one where it is none.
+    pub(crate) fn tell_in(&self, span: &Span, name: &Key, what: impl FnOnce() -> What) {
+        if !self.teller.tell(name, span, what) {
+            self.meters.event_dropped();
+        }
     }
 
     /// Takes note that a hold was lost.
     pub(crate) fn lost(&self, hold: &Hold, loss: Loss) {
         let now = self.env.now();
-        self.counters.lost.fetch_add(1, Relaxed);
-        self.counters.hold.record(now - hold.since);
-        self.tell(&hold.key, || What::Lost { fence: hold.fence, loss });
+        hold.meter.lost(loss);
+        hold.meter.held_for(now - hold.since);
+        let trace = hold.end_trace();
+        let span = trace.as_ref().map_or(Span::none(), |trace| trace.span.clone());
+        self.tell_in(&span, &hold.key, || What::Lost { fence: hold.fence, loss });
+        if let Some(trace) = trace {
+            trace.lost(loss);
+        }
         self.lines.over(hold, now);
     }
 
     /// Takes note of a claim that ended in something less than its lock.
-    pub(crate) fn degraded(&self, key: &Key, to: Degradation, error: Option<&Error>) {
-        self.counters.degraded.fetch_add(1, Relaxed);
-        self.tell(key, || What::Degraded { to, error: error.map(ToString::to_string) });
+    pub(crate) fn degraded(&self, spec: &Spec, to: Degradation, error: Option<&Error>) {
+        spec.meter.degraded(to);
+        self.tell(&spec.key, || What::Degraded { to, error: error.map(ToString::to_string) });
     }
 
     /// Takes note that a hold was handed on to another task of this process.
-    pub(crate) fn handed_on(&self, key: &Key, held: Duration, fence: Fence) {
-        self.counters.handed_on.fetch_add(1, Relaxed);
-        self.tell(key, || What::HandedOn { held, fence });
+    pub(crate) fn handed_on(&self, hold: &Hold, held: Duration, fence: Fence) {
+        hold.meter.handed_on();
+        self.tell_in(&hold.span(), &hold.key, || What::HandedOn { held, fence });
+        hold.end_trace();
     }
 
     /// Takes note that a hold was released.
-    pub(crate) fn released(&self, key: &Key, held: Duration, was_ours: bool) {
-        self.counters.released.fetch_add(1, Relaxed);
+    pub(crate) fn released(&self, key: &Key, meter: &Meter, held: Duration, was_ours: bool) {
+        meter.released();
         self.tell(key, || What::Released { held, was_ours });
     }
 }

@@ -123,12 +123,12 @@ fn unlocked(spec: &Arc<Spec>, client: &Arc<Client>, error: &Error) -> Guard {
     let core = &client.core;
     let (id, now) = (ClaimId::new(core.env.bits()), core.env.now());
     let granted = Granted { id, fence: Fence::NONE, now, deadline: Moment(u64::MAX), ambiguous: false, contact: None };
-    core.degraded(&spec.key, Degradation::Unlocked, Some(error));
+    core.degraded(spec, Degradation::Unlocked, Some(error));
     Guard::unlocked(Arc::new(Hold::new(spec, granted, 0)), client.clone())
 }
 
 fn elsewhere(spec: &Spec, client: &Client, guard: Guard, error: &Error) -> Guard {
-    client.core.degraded(&spec.key, Degradation::Lock, Some(error));
+    client.core.degraded(spec, Degradation::Lock, Some(error));
     guard.into_degraded()
 }
 

@@ -105,7 +105,6 @@ impl Env {
     }
 
     /// Stops the calling thread for `duration`: for the threads of [`spawn_thread`], never in a task.
-    #[cfg(feature = "sqlite")]
     pub(crate) fn pause(&self, duration: Duration) {
         std::thread::sleep(duration);
     }
@@ -178,7 +177,6 @@ pub(crate) struct Boot {
 }
 
 /// Spawns a thread, for what can only block.
-#[cfg(feature = "sqlite")]
 pub(crate) fn spawn_thread(name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
     std::thread::Builder::new().name(name.to_owned()).spawn(run).map(drop)
 }

@@ -1,12 +1,15 @@
 //! What happens to the locks of a client, as one kind of value. Metrics, logs, callbacks and pages each fold it.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::broadcast::{self, error::RecvError};
+use tracing::Span;
 
 use crate::hold::{Fence, Loss};
 use crate::key::Key;
+use crate::sink::Post;
 
 /// Something that happened to a lock of this client, or to a node of its store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,6 +100,27 @@ pub enum What {
     },
     /// A node that was down answers again.
     NodeUp,
+}
+
+impl What {
+    /// What happened, in a word: `waiting`, `acquired`, `not_acquired`, `renewed`, `suspect`, `lost`, `degraded`,
+    /// `handed_on`, `released`, `saga_stuck`, `node_down` or `node_up`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            What::Waiting { .. } => "waiting",
+            What::Acquired { .. } => "acquired",
+            What::NotAcquired { .. } => "not_acquired",
+            What::Renewed { .. } => "renewed",
+            What::Suspect { .. } => "suspect",
+            What::Lost { .. } => "lost",
+            What::Degraded { .. } => "degraded",
+            What::HandedOn { .. } => "handed_on",
+            What::Released { .. } => "released",
+            What::SagaStuck { .. } => "saga_stuck",
+            What::NodeDown { .. } => "node_down",
+            What::NodeUp => "node_up",
+        }
+    }
 }
 
 /// What a claim ended in when its store failed.
@@ -194,36 +218,66 @@ impl Events {
 
 /// Where events are told.
 #[derive(Debug)]
-pub(crate) struct Teller(broadcast::Sender<Event>);
+pub(crate) struct Teller {
+    listeners: broadcast::Sender<Event>,
+    sinks: Option<Arc<Post>>,
+}
 
 impl Teller {
-    pub(crate) fn new() -> Self {
-        Self(broadcast::Sender::new(1024))
+    pub(crate) fn new(sinks: Option<Arc<Post>>) -> Self {
+        Self { listeners: broadcast::Sender::new(1024), sinks }
     }
 
     pub(crate) fn listen(&self) -> Events {
-        Events(self.0.subscribe())
+        Events(self.listeners.subscribe())
     }
 
-    /// Tells it to the log and to whoever listens; nothing is built where nobody does.
-    pub(crate) fn tell(&self, name: &Key, what: impl FnOnce() -> What) {
-        let heard = self.0.receiver_count() > 0;
-        if !heard && !tracing::enabled!(target: "tenure", tracing::Level::WARN) {
-            return;
+    pub(crate) fn sinks(&self) -> Option<&Post> {
+        self.sinks.as_deref()
+    }
+
+    /// Tells it to the log, to the sinks and to whoever listens; nothing is built where nobody does. What is logged lies in
+    /// that span, where there is one. False where the sinks had no room for it.
+    pub(crate) fn tell(&self, name: &Key, span: &Span, what: impl FnOnce() -> What) -> bool {
+        let (heard, logged) = (self.listeners.receiver_count() > 0, is_logged());
+        if !heard && !logged && self.sinks.is_none() {
+            return true;
         }
         let event = Event { name: name.clone(), what: what() };
-        match &event.what {
+        if logged {
+            span.in_scope(|| event.log());
+        }
+        if heard {
+            let _ = self.listeners.send(event.clone());
+        }
+        self.sinks.as_ref().is_none_or(|sinks| sinks.send(event))
+    }
+}
+
+impl Drop for Teller {
+    fn drop(&mut self) {
+        if let Some(sinks) = &self.sinks {
+            sinks.close();
+        }
+    }
+}
+
+/// Whether anything may be logged at all.
+fn is_logged() -> bool {
+    tracing::enabled!(target: "tenure", tracing::Level::WARN)
+}
+
+impl Event {
+    fn log(&self) {
+        match &self.what {
             What::Lost { .. }
             | What::Suspect { .. }
             | What::Degraded { .. }
             | What::NodeDown { .. }
             | What::SagaStuck { .. } => {
-                tracing::warn!(target: "tenure", "{event}")
+                tracing::warn!(target: "tenure", "{self}")
             }
-            _ => tracing::debug!(target: "tenure", "{event}"),
-        }
-        if heard {
-            let _ = self.0.send(event);
+            _ => tracing::debug!(target: "tenure", "{self}"),
         }
     }
 }

@@ -5,8 +5,9 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use tracing::{Instrument, Span};
+
 use crate::client::{Client, Core};
-use crate::env::Moment;
 use crate::error::{Error, ErrorKind, Result};
 use crate::hold::{Fence, Hold, HoldState, Loss};
 use crate::info::{Meta, time};
@@ -180,7 +181,8 @@ impl Guard {
         self.client.keeper.lost(&self.hold)
     }
 
-    /// Runs `work` for as long as the hold is certain.
+    /// Runs `work` for as long as the hold is certain, in the hold's [span](Self::span) where it is called from where the
+    /// lock was acquired.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -203,10 +205,11 @@ impl Guard {
     ///
     /// Dropping the future drops the work.
     pub async fn protect<T>(&self, work: impl Future<Output = T>) -> Result<T> {
+        let span = self.hold.span_of_work();
         tokio::select! {
             biased;
             loss = self.lost() => Err(self.lost_error(loss)),
-            output = work => Ok(output),
+            output = work.instrument(span) => Ok(output),
         }
     }
 
@@ -240,6 +243,12 @@ impl Guard {
         }
     }
 
+    /// The span of the hold, for work of one's own: `tenure.hold`, within the span in which the lock was acquired. Disabled
+    /// where nobody follows spans of the level `DEBUG`, and once the hold is over.
+    pub fn span(&self) -> Span {
+        self.hold.span()
+    }
+
     /// Whether there is a lock that it stands for.
     pub(crate) fn is_locked(&self) -> bool {
         self.standing != Standing::Unlocked
@@ -260,10 +269,6 @@ impl Guard {
 
     pub(crate) fn op_timeout(&self) -> Duration {
         self.hold.op_timeout
-    }
-
-    pub(crate) fn since(&self) -> Moment {
-        self.hold.since
     }
 
     pub(crate) fn held_for(&self) -> Duration {

@@ -11,6 +11,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use tracing::Span;
+
 use crate::agenda::{Item, Offer};
 use crate::env::Moment;
 use crate::hold::{Fence, Hold, Loss};
@@ -32,7 +34,7 @@ impl Keeper {
         let renew_at = if due < hold.deadline() { due } else { now };
         let offer = Offer { hold: next.clone(), renew_at };
         self.shared.enter(agenda, accept_by.min(next.deadline()), Item::Offer(offer.into()));
-        self.shared.core.counters.hold.record(now - hold.since);
+        hold.meter.held_for(now - hold.since);
         Some(next)
     }
 
@@ -53,7 +55,7 @@ impl Keeper {
     pub(crate) fn give_back(&self, hold: &Hold) {
         self.shared.agenda().remove(hold);
         if hold.end() {
-            self.shared.release(hold, None);
+            self.shared.release(hold, Span::none(), None);
         }
     }
 }
@@ -62,7 +64,7 @@ impl Shared {
     /// Releases a hold that nobody took, and lets the next in line ask.
     pub(crate) fn take_back(self: &Arc<Self>, hold: &Hold) {
         if hold.end() {
-            self.release(hold, None);
+            self.release(hold, Span::none(), None);
             self.core.lines.over(hold, self.core.env.now());
         }
     }

@@ -8,8 +8,7 @@
 //!            one came through
 //! ```
 
-use std::fmt;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::futures::Notified;
@@ -20,9 +19,12 @@ use crate::health::Pulse;
 use crate::key::Key;
 use crate::line::Contact;
 use crate::lock::Spec;
+pub use crate::loss::Loss;
+use crate::meter::Meter;
 use crate::proto::{ClaimId, Owner};
 use crate::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use crate::sync::{Mutex, Notify};
+use crate::trace::Trace;
 
 /// How a hold stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,28 +36,6 @@ pub enum HoldState {
     Suspect,
     /// It is over.
     Lost,
-}
-
-/// How a hold was lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Loss {
-    /// No renewal came through in time. The store will let others in a little later.
-    Expired,
-    /// The store no longer has it: it was broken, or expired there, or the store lost it. Others may be in already.
-    Gone,
-    /// It lasted for as long as it may, [`max_hold`](crate::LockBuilder::max_hold). It is released in the background.
-    MaxHold,
-}
-
-impl fmt::Display for Loss {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Loss::Expired => "no renewal came through in time",
-            Loss::Gone => "the store no longer has it",
-            Loss::MaxHold => "it lasted for as long as max_hold allows",
-        })
-    }
 }
 
 const HELD: u8 = 0;
@@ -94,6 +74,9 @@ pub(crate) struct Hold {
     commits: AtomicU32,
     changed: Notify,
     contact: Mutex<Option<Contact>>,
+    pub(crate) meter: Arc<Meter>,
+    /// See `trace.rs`.
+    pub(crate) trace: Mutex<Option<Box<Trace>>>,
 }
 
 /// When a hold is renewed.
@@ -147,7 +130,10 @@ impl Hold {
             commits: AtomicU32::new(0),
             changed: Notify::new(),
             contact: Mutex::new(contact),
+            meter: lock.meter.clone(),
+            trace: Mutex::new(None),
         }
+        .counted()
     }
 
     /// The same claim in the hands of the next task of this process.
@@ -171,7 +157,18 @@ impl Hold {
             state: AtomicU8::new(HELD),
             changed: Notify::new(),
             contact: Mutex::new(self.contact()),
+            meter: self.meter.clone(),
+            trace: Mutex::new(None),
         }
+        .counted()
+    }
+
+    /// It counts as held from here until it is over; not so one that the keeper knows nothing of.
+    fn counted(self) -> Self {
+        if self.serial > 0 {
+            self.meter.began();
+        }
+        self
     }
 
     /// What the store said last.
@@ -263,20 +260,27 @@ impl Hold {
             Loss::Gone => GONE,
             Loss::MaxHold => OUTLASTED,
         };
+        self.shut(to)
+    }
+
+    /// Takes note that its user ended it, after which it cannot be lost; false where it was lost before.
+    pub(crate) fn end(&self) -> bool {
+        self.shut(ENDED)
+    }
+
+    fn shut(&self, to: u8) -> bool {
         let news = self.shift(&[HELD, SUSPECT], to);
         if news {
+            self.discount();
             self.changed.notify_waiters();
         }
         news
     }
 
-    /// Takes note that its user ended it, after which it cannot be lost; false where it was lost before.
-    pub(crate) fn end(&self) -> bool {
-        let news = self.shift(&[HELD, SUSPECT], ENDED);
-        if news {
-            self.changed.notify_waiters();
+    fn discount(&self) {
+        if self.serial > 0 {
+            self.meter.ended();
         }
-        news
     }
 
     /// Whether its user ended it.
@@ -322,6 +326,15 @@ impl Hold {
     /// For how long its release refuses its id.
     pub(crate) fn bury(&self) -> Duration {
         if self.ambiguous { self.ttl } else { Duration::ZERO }
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        // Its client went with everything, and nobody ended it.
+        if !self.is_over() {
+            self.discount();
+        }
     }
 }
 

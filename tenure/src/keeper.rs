@@ -22,9 +22,9 @@ use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::Notify;
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
-use crate::agenda::{Agenda, Item, Over, Parting, Round};
+use crate::agenda::{Agenda, Item, Kept, Over, Parting, Round};
 use crate::client::Core;
 use crate::env::{self, Moment};
 use crate::error::Result;
@@ -33,6 +33,7 @@ use crate::lock::Spec;
 use crate::proto::Reply;
 use crate::renewal::{Attempt, batches};
 use crate::sync::{Mutex, MutexGuard};
+use crate::trace;
 
 /// How many operations go into one `apply_many`: enough to spare the store, few enough not to hold it up.
 pub(crate) const BATCH: usize = 100;
@@ -88,19 +89,21 @@ impl Keeper {
         agenda.remove(hold);
         if hold.end() {
             drop(agenda);
-            self.shared.core.counters.hold.record(self.shared.core.env.now() - hold.since);
+            hold.meter.held_for(self.shared.core.env.now() - hold.since);
+            hold.end_trace();
         }
     }
 
     /// Releases a hold in the background.
     pub(crate) fn release(&self, hold: &Hold) {
+        let span = hold.span();
         self.retire(hold);
         match hold.loss() {
-            None => self.shared.release(hold, Some(hold.since)),
+            None => self.shared.release(hold, span, Some(Kept::by(hold))),
             // What lasted for as long as it may is being released already.
             Some(Loss::MaxHold) => {}
             // Its end was told when it was lost.
-            Some(Loss::Expired | Loss::Gone) => self.shared.release(hold, None),
+            Some(Loss::Expired | Loss::Gone) => self.shared.release(hold, Span::none(), None),
         }
     }
 
@@ -201,13 +204,13 @@ impl Shared {
             let pulse = self.core.vitals.pulse();
             for batch in batches(&renewals, pulse, self.core.env.now()) {
                 let slot = Slot::take(&self, batch.len());
-                let span = tracing::debug_span!(target: "tenure", "renew", holds = batch.len());
+                let span = trace::renewal(batch.iter().map(|hold| &**hold));
                 under_way.push(Box::pin(slot.during(self.renew(batch, pulse).instrument(span), pulse.silence)));
             }
             while !releases.is_empty() {
                 let batch: Vec<_> = releases.drain(..releases.len().min(BATCH)).collect();
                 let slot = Slot::take(&self, batch.len());
-                let span = tracing::debug_span!(target: "tenure", "release", claims = batch.len());
+                let span = trace::parting(batch.iter().map(|parting| &parting.after));
                 under_way.push(Box::pin(slot.during(self.part(batch).instrument(span), pulse.silence)));
             }
             let wakes_at = match self.rest(under_way.is_empty()) {
@@ -248,7 +251,7 @@ impl Shared {
         if news {
             self.core.lost(hold, loss);
             if loss == Loss::MaxHold {
-                self.release(hold, None);
+                self.release(hold, Span::none(), None);
             }
         }
     }

@@ -10,6 +10,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tracing::Span;
+
 use crate::agenda::Parting;
 use crate::client::Client;
 use crate::env::Moment;
@@ -159,7 +161,8 @@ impl Lease {
         let op = Op::Release(Release { id: *id, bury: if *bury { *term } else { Duration::ZERO }, fence: 0 });
         let reply = self.apply(key, &op).await?;
         let was_ours = reply.outcome == Outcome::Gone { was: Was::Holding };
-        self.client.core.released(key, self.client.core.env.now() - self.since, was_ours);
+        let core = &self.client.core;
+        core.released(key, &core.meters.meter(key, self.ticket.claim), core.env.now() - self.since, was_ours);
         Ok(was_ours)
     }
 
@@ -168,7 +171,8 @@ impl Lease {
         let Self { client, ticket, deadline, .. } = self;
         let options = Options { watchdog: true, watchdog_interval: None, ..unattended(&client.options, ticket.term) };
         let (meta, owner, max) = (Meta::bytes(&options), Some(ticket.owner), u32::MAX);
-        let spec = Spec { key: ticket.key, claim: ticket.claim, owner, max, meta, options: options.into() };
+        let meter = client.core.meters.meter(&ticket.key, ticket.claim);
+        let spec = Spec { key: ticket.key, claim: ticket.claim, owner, max, meta, options: options.into(), meter };
         let (now, ambiguous) = (client.core.env.now(), ticket.bury);
         let granted = Granted { id: ticket.id, fence: ticket.fence, now, deadline, ambiguous, contact: None };
         let hold = client.keeper.hold(&spec, granted);
@@ -254,7 +258,17 @@ impl Lease {
         let (op_timeout, bury) = (self.client.options.op_timeout, self.ticket.term);
         let give_up = self.client.core.env.now() + bury + op_timeout;
         let key = self.ticket.key.clone();
-        self.client.keeper.part(Parting { key, id, bury, fence: 0, give_up, op_timeout, since: None, attempts: 0 });
+        self.client.keeper.part(Parting {
+            key,
+            id,
+            bury,
+            fence: 0,
+            give_up,
+            op_timeout,
+            after: Span::none(),
+            kept: None,
+            attempts: 0,
+        });
     }
 
     fn lost(&self) -> Error {

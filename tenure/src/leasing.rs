@@ -61,11 +61,12 @@ impl Lock {
     /// What a lease claims: the same, unattended, and on behalf of an owner, so that it can be handed over.
     fn leased(&self, term: Duration) -> Result<Arc<Spec>> {
         within("term", term, Options::TTL)?;
-        let Spec { key, claim, owner, max, meta, options } = &*self.spec;
+        let Spec { key, claim, owner, max, meta, options, meter } = &*self.spec;
         let of_its_own = || Owner::new(ClaimId::new(self.client.core.env.bits()).to_string());
-        let (key, meta) = (key.clone(), meta.clone());
+        let (key, meta, meter) = (key.clone(), meta.clone(), meter.clone());
         let owner = Some(owner.clone().unwrap_or_else(of_its_own));
-        Ok(Arc::new(Spec { key, claim: *claim, owner, max: *max, meta, options: unattended(options, term).into() }))
+        let options = unattended(options, term).into();
+        Ok(Arc::new(Spec { key, claim: *claim, owner, max: *max, meta, options, meter }))
     }
 }
 

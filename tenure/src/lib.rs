@@ -29,6 +29,7 @@ mod agenda;
 mod all;
 mod bid;
 pub mod blocking;
+mod builder;
 mod client;
 mod codec;
 #[cfg(feature = "conformance")]
@@ -38,6 +39,8 @@ mod duration;
 pub mod env;
 mod error;
 mod event;
+#[cfg(feature = "metrics")]
+mod facade;
 mod fence;
 mod guard;
 mod guards;
@@ -53,6 +56,8 @@ mod leasing;
 mod line;
 mod lock;
 mod locks;
+mod loss;
+mod meter;
 mod metrics;
 mod open;
 mod options;
@@ -63,13 +68,16 @@ pub mod proto;
 mod reentry;
 mod release;
 mod renewal;
+pub mod sink;
 pub mod store;
 mod sync;
 mod ticket;
+mod trace;
 pub mod transaction;
 mod waiting;
 
 pub use all::AcquiringAll;
+pub use builder::LocksBuilder;
 pub use codec::{Codec, Json};
 pub use degrade::Instead;
 pub use error::{Error, ErrorKind, Result};
@@ -83,9 +91,10 @@ pub use key::Key;
 pub use lease::Lease;
 pub use leasing::Leasing;
 pub use lock::{Lock, LockBuilder};
-pub use locks::{Locks, LocksBuilder};
+pub use locks::Locks;
 pub use metrics::{Histogram, Metrics};
 pub use open::{open, open_store};
+pub use sink::Sink;
 pub use ticket::Ticket;
 pub use waiting::Acquiring;
 
@@ -93,3 +102,8 @@ pub use waiting::Acquiring;
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct Readme;
+
+/// And those of the page on monitoring.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/monitoring.md")]
+struct Monitoring;

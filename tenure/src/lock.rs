@@ -13,6 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::guard::Guard;
 use crate::info::{LockInfo, Meta};
 use crate::key::Key;
+use crate::meter::Meter;
 use crate::options::{Options, invalid, option_setters};
 use crate::proto::{Claim, ClaimId, Owner, Refusal};
 use crate::waiting::Acquiring;
@@ -38,6 +39,8 @@ pub(crate) struct Spec {
     pub(crate) max: u32,
     pub(crate) meta: Bytes,
     pub(crate) options: Arc<Options>,
+    /// Where it is counted.
+    pub(crate) meter: Arc<Meter>,
 }
 
 impl Lock {
@@ -192,7 +195,8 @@ impl LockBuilder {
         let owner = owner.or_else(of_its_own);
         let max = options.reentrant.unwrap_or(REENTRANT);
         let meta = Meta::bytes(&options);
-        Ok(Lock { spec: Arc::new(Spec { key, claim, owner, max, meta, options }), client })
+        let meter = client.core.meters.meter(&key, claim);
+        Ok(Lock { spec: Arc::new(Spec { key, claim, owner, max, meta, options, meter }), client })
     }
 }
 

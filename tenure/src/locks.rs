@@ -2,27 +2,22 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::atomic::Ordering;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use crate::client::{Client, Core};
-use crate::env::Env;
+use crate::builder::LocksBuilder;
+use crate::client::Client;
 #[cfg(doc)]
 use crate::error::ErrorKind;
 use crate::error::Result;
-use crate::event::{Events, Teller};
-use crate::health::{NodeHealth, Vitals};
+use crate::event::Events;
+use crate::health::NodeHealth;
 use crate::info::{Holder, LockInfo};
-use crate::keeper::Keeper;
 use crate::key::Key;
-use crate::line::Lines;
 use crate::lock::LockBuilder;
-use crate::metrics::{Counters, Metrics};
-use crate::options::{Options, invalid, option_setters};
+use crate::metrics::Metrics;
 use crate::proto::{Claim, Op, Outcome, Owner, Release, Was};
-use crate::reentry::Reentries;
 use crate::store::Store;
 
 /// A client of one store. It is cheap to clone, and its clones share one background task.
@@ -41,7 +36,7 @@ use crate::store::Store;
 #[derive(Clone)]
 pub struct Locks {
     pub(crate) client: Arc<Client>,
-    owner: Option<Owner>,
+    pub(crate) owner: Option<Owner>,
 }
 
 /// How many locks are read at the same time for a list.
@@ -55,7 +50,7 @@ impl Locks {
 
     /// A client of that store, with options of one's own as the defaults of its locks.
     pub fn builder(store: Arc<dyn Store>) -> LocksBuilder {
-        LocksBuilder { store, options: Arc::default(), prefix: "tenure".to_owned(), env: Env::system() }
+        LocksBuilder::new(store)
     }
 
     /// A lock that one holder has at a time.
@@ -196,7 +191,29 @@ impl Locks {
     /// # }
     /// ```
     pub fn metrics(&self) -> Metrics {
-        self.client.core.counters.snapshot(&self.client.prefix)
+        self.client.core.meters.counters.snapshot(&self.client.prefix)
+    }
+
+    /// The client's figures so far, which begin at zero again: each is in one of two such snapshots, never in both. How
+    /// many hold and wait now is not counted anew.
+    ///
+    /// It is for one reader that folds what happened since it last looked. Where several read, or Prometheus does, use
+    /// [`metrics`](Self::metrics), which only rises.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> tenure::Result<()> {
+    /// # let locks = tenure::open("memory:").await?;
+    /// let guard = locks.mutex("invoice-42").build()?.lock().await?;
+    /// assert_eq!(locks.take_metrics().acquired, 1);
+    /// let anew = locks.metrics();
+    /// assert_eq!((anew.acquired, anew.held), (0, 1));
+    /// # guard.release().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn take_metrics(&self) -> Metrics {
+        self.client.core.meters.counters.take(&self.client.prefix)
     }
 
     /// How the nodes of the store fare, as far as this client has learned from what it asked them: one for each node.
@@ -238,6 +255,8 @@ impl Locks {
     /// dropped is released, or has expired. Who waits for a lock already is turned away when it is next woken, or asks
     /// again.
     ///
+    /// [Sinks](LocksBuilder::sink) are waited for, too, for a second at the most.
+    ///
     /// Call it at the end of `main`: a runtime that ends right after a guard was dropped leaves its hold to expire.
     /// Guards that are still alive stay held, and are released when they go.
     ///
@@ -247,65 +266,15 @@ impl Locks {
     pub async fn close(&self) {
         self.client.closed.store(true, Ordering::Release);
         self.client.keeper.settle().await;
+        let core = &self.client.core;
+        if let Some(sinks) = core.teller.sinks() {
+            sinks.settle(&core.env).await;
+        }
     }
 }
 
 impl fmt::Debug for Locks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Locks").field("store", self.store()).field("owner", &self.owner).finish_non_exhaustive()
-    }
-}
-
-/// Options for a client: the defaults of all its locks.
-#[derive(Clone, Debug)]
-#[must_use = "nothing is made before `build`"]
-pub struct LocksBuilder {
-    store: Arc<dyn Store>,
-    options: Arc<Options>,
-    prefix: String,
-    env: Env,
-}
-
-impl LocksBuilder {
-    option_setters!();
-
-    /// What the names of metrics begin with: `tenure` by default.
-    pub fn metrics(mut self, prefix: impl Into<String>) -> Self {
-        self.prefix = prefix.into();
-        self
-    }
-
-    /// Where time and randomness come from: the system by default.
-    pub fn env(mut self, env: Env) -> Self {
-        self.env = env;
-        self
-    }
-
-    /// The client.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Invalid`] for an option that cannot be meant; it says which, and what would do.
-    pub fn build(self) -> Result<Locks> {
-        let Self { store, options, prefix, env } = self;
-        options.validate()?;
-        let name = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-        if !prefix.bytes().all(name) || !prefix.starts_with(|first: char| !first.is_ascii_digit()) {
-            return Err(invalid(format!(
-                "metrics prefix {prefix:?}: give letters, digits and _, not beginning with a digit"
-            )));
-        }
-        let core = Arc::new(Core {
-            store,
-            env,
-            teller: Teller::new(),
-            counters: Counters::default(),
-            lines: Lines::default(),
-            reentries: Reentries::default(),
-            vitals: Vitals::default(),
-        });
-        let keeper = Keeper::new(core.clone());
-        let client = Client { core, keeper, options, prefix, closed: AtomicBool::new(false) };
-        Ok(Locks { client: Arc::new(client), owner: None })
     }
 }

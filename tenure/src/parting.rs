@@ -6,8 +6,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::agenda::{Item, Parting};
-use crate::env::Moment;
+use tracing::Span;
+
+use crate::agenda::{Item, Kept, Parting};
 use crate::error::{Error, Result};
 use crate::hold::Hold;
 use crate::keeper::Shared;
@@ -18,8 +19,8 @@ const RETRY_FIRST: Duration = Duration::from_millis(20);
 const RETRY_MOST: Duration = Duration::from_secs(1);
 
 impl Shared {
-    /// Releases a hold in the background; since when it was held, where that is to be told.
-    pub(crate) fn release(self: &Arc<Self>, hold: &Hold, since: Option<Moment>) {
+    /// Releases a hold in the background, after what that span is for; with what is to be told, where it is.
+    pub(crate) fn release(self: &Arc<Self>, hold: &Hold, after: Span, kept: Option<Kept>) {
         self.enter_parting(Parting {
             key: hold.key.clone(),
             id: hold.id,
@@ -28,7 +29,8 @@ impl Shared {
             // A renewal that was given up may have arrived all the same.
             give_up: self.core.env.now() + hold.ttl + hold.op_timeout,
             op_timeout: hold.op_timeout,
-            since,
+            after,
+            kept,
             attempts: 0,
         });
     }
@@ -60,8 +62,8 @@ impl Shared {
             return;
         }
         let was_ours = reply.is_ok_and(|reply| reply.outcome == Outcome::Gone { was: Was::Holding });
-        if let Some(since) = parting.since {
-            self.core.released(&parting.key, now - since, was_ours);
+        if let Some(Kept { since, meter }) = &parting.kept {
+            self.core.released(&parting.key, meter, now - *since, was_ours);
         }
         let mut agenda = self.agenda();
         agenda.partings -= 1;

@@ -9,6 +9,7 @@ use crate::event::What;
 use crate::guard::{Guard, Standing};
 use crate::hold::Hold;
 use crate::proto::{Op, Outcome, Release, Reply, Was};
+use crate::trace;
 
 impl Guard {
     /// Releases the hold, and says whether it was still ours.
@@ -25,10 +26,9 @@ impl Guard {
     /// When the future is dropped, the release goes on in the background.
     pub async fn release(mut self) -> Result<bool> {
         let was_ours = self.is_locked() && self.is_held();
+        let span = self.hold.span();
         let Some(op) = self.begin_release() else { return Ok(was_ours) };
-        let span = tracing::debug_span!(
-            target: "tenure", "release", name = self.name(), fence = self.fence().get(), held = ?self.held_for()
-        );
+        let span = trace::release(&self.hold, &span, self.held_for());
         let reply = self.client.core.apply(&self.hold.key, &op, self.hold.op_timeout).instrument(span).await;
         self.end_release(reply)
     }
@@ -49,7 +49,7 @@ impl Guard {
         let was_ours = reply?.outcome == Outcome::Gone { was: Was::Holding };
         self.released = true;
         if self.hold.loss().is_none() {
-            self.client.core.released(&self.hold.key, self.held_for(), was_ours);
+            self.client.core.released(&self.hold.key, &self.hold.meter, self.held_for(), was_ours);
         }
         Ok(was_ours)
     }
@@ -61,7 +61,7 @@ impl Guard {
         }
         self.released = true;
         if self.hold.loss().is_none() {
-            self.client.core.released(&self.hold.key, self.held_for(), true);
+            self.client.core.released(&self.hold.key, &self.hold.meter, self.held_for(), true);
         }
         false
     }
@@ -71,7 +71,7 @@ impl Guard {
         let fence = self.place.as_mut().and_then(|place| place.hand_on(&self.hold));
         if let Some(fence) = fence {
             self.released = true;
-            self.client.core.handed_on(&self.hold.key, self.held_for(), fence);
+            self.client.core.handed_on(&self.hold, self.held_for(), fence);
         }
         fence.is_some()
     }

@@ -6,7 +6,6 @@
 //! ```
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use crate::agenda::Item;
@@ -79,8 +78,8 @@ impl Shared {
                 let interval = hold.interval(self.core.vitals.pulse());
                 let due = interval.map_or(hold.deadline(), |interval| attempt.sent + interval);
                 self.enter(agenda, due, Item::Hold(hold.clone()));
-                self.core.counters.renewals.fetch_add(1, Relaxed);
-                self.core.tell(&hold.key, || What::Renewed { remaining: hold.deadline() - now });
+                hold.meter.renewed();
+                self.core.tell_in(&hold.span(), &hold.key, || What::Renewed { remaining: hold.deadline() - now });
             }
             Ok(_) => {}
             // Another renewal came through meanwhile, so that this one is no news.
@@ -96,7 +95,11 @@ impl Shared {
                     drop(agenda);
                 }
                 if hold.suspect() {
-                    self.core.tell(&hold.key, || What::Suspect { remaining: left, error: error.to_string() });
+                    hold.meter.suspect();
+                    self.core.tell_in(&hold.span(), &hold.key, || What::Suspect {
+                        remaining: left,
+                        error: error.to_string(),
+                    });
                 }
             }
         }

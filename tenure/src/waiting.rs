@@ -25,7 +25,7 @@ use crate::client::Client;
 use crate::degrade;
 use crate::env::Moment;
 use crate::error::{Error, Result};
-use crate::event::{What, Why};
+use crate::event::Why;
 use crate::guard::Guard;
 use crate::hold::Fence;
 use crate::line::{Lines, Turn};
@@ -75,7 +75,12 @@ impl IntoFuture for Acquiring {
 
 impl Bid {
     /// Takes the lock if it is free.
-    pub(crate) async fn once(mut self) -> Result<Option<Guard>> {
+    pub(crate) async fn once(self) -> Result<Option<Guard>> {
+        let span = self.trail.span().clone();
+        self.ask_once().instrument(span).await
+    }
+
+    async fn ask_once(mut self) -> Result<Option<Guard>> {
         if let Some(guard) = self.reenter()? {
             return Ok(Some(guard));
         }
@@ -115,16 +120,8 @@ impl Bid {
 
     /// Waits until it is granted.
     pub(crate) async fn wait(self, timeout: Option<Duration>) -> Result<Guard> {
-        let span = tracing::debug_span!(
-            target: "tenure", "lock", name = self.spec.key.as_str(), fence = tracing::field::Empty, waited = tracing::field::Empty
-        );
-        let begun = self.begun;
-        let result = self.queue(timeout).instrument(span.clone()).await;
-        if let Ok(guard) = &result {
-            span.record("fence", guard.fence().get());
-            span.record("waited", tracing::field::debug(guard.since() - begun));
-        }
-        result
+        let span = self.trail.span().clone();
+        self.queue(timeout).instrument(span).await
     }
 
     async fn queue(mut self, timeout: Option<Duration>) -> Result<Guard> {
@@ -155,7 +152,7 @@ impl Bid {
                 Attempt::Busy { ahead, retry_in } => {
                     self.tell_line(None);
                     if pace.answered() {
-                        core.tell(&spec.key, || What::Waiting { ahead });
+                        self.waiting(ahead);
                     }
                     failure = None;
                     now + pace.busy(ahead, retry_in)
@@ -212,9 +209,15 @@ impl Bid {
             return Ok(None);
         }
         let core = self.client.core.clone();
-        let place = self.place.insert(Lines::join(&self.client, &self.spec));
-        let Some(ahead) = place.ahead() else { return Ok(None) };
-        core.tell(&self.spec.key, || What::Waiting { ahead });
+        let place = Lines::join(&self.client, &self.spec);
+        let ahead = place.ahead();
+        if let Some(ahead) = ahead {
+            self.waiting(ahead);
+        }
+        let place = self.place.insert(place);
+        if ahead.is_none() {
+            return Ok(None);
+        }
         loop {
             let look_at = give_up.min(self.now + self.spec.options.patience);
             let turn = tokio::select! {

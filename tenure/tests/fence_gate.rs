@@ -1,9 +1,10 @@
 //! `FenceGate`: random writes against what an attentive observer remembers of all of them. The order of threads is in
 //! `transaction/gate/model.rs`.
 //!
-//! Bugs that were planted, one at a time, and found: `<=` for `<`; a known resource keeps its first token; what is forgotten
-//! raises no floor; the floor is the last token that was forgotten rather than the newest; `learn` knows nothing of the
-//! floor; a snapshot without its floor, or in another order; the token that was used last is forgotten first.
+//! Bugs that were planted, one at a time, and found: `<=` for `<`; a known resource keeps its first token; what is
+//! forgotten raises no floor; the floor is the last token that was forgotten rather than the newest; `learn` knows
+//! nothing of the floor; a snapshot without its floor, or in another order; the token that was used last is forgotten
+//! first.
 
 use std::collections::BTreeMap;
 
@@ -103,6 +104,9 @@ fn the_resource_that_was_written_to_longest_ago_is_forgotten_first() {
     assert_eq!((gate.newest("a"), gate.newest("b")), (Some(Fence::new(1)), None));
     let GateSnapshot { floor, newest, .. } = gate.snapshot();
     assert_eq!((floor, newest.len()), (Fence::new(2), 2));
+    // After a restart as well.
+    let restored = FenceGate::restore(1, &gate.snapshot());
+    assert_eq!((restored.newest("a"), restored.newest("c")), (None, Some(Fence::new(3))));
     // B comes back with the token that it had, and nobody with an older one.
     assert_eq!(refused(&gate, "b", 1), Some(ErrorKind::Lost));
     assert_eq!(refused(&gate, "b", 2), None);

@@ -22,6 +22,8 @@ mod nightly_job;
 mod order;
 #[path = "../examples/recipes/resource.rs"]
 mod resource;
+#[path = "../examples/recipes/transfer.rs"]
+mod transfer;
 #[path = "../examples/recipes/workers.rs"]
 mod workers;
 
@@ -40,6 +42,12 @@ recipe!(a_leader_is_followed_by_another, leader);
 recipe!(what_happens_to_one_order_happens_one_after_the_other, order);
 recipe!(no_more_workers_than_there_are_slots, workers);
 recipe!(a_migration_is_applied_once_and_not_under_those_that_serve, migration);
+
+#[tokio::test]
+async fn a_transfer_moves_all_or_nothing_and_once() {
+    let server = Redis::start();
+    transfer::show(&server.url()).await.unwrap();
+}
 
 #[tokio::test]
 async fn work_goes_on_after_a_failover() {

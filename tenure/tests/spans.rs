@@ -1,7 +1,7 @@
 //! The spans of `tracing`: which there are, what they tell, and what they never tell. Under a paused clock.
 //!
 //! Bugs that were planted, one at a time, and found: no span for a release; no fence, or no wait, on a lock's; the claim's id on
-//! a release; the metadata on a lock's; a renewal outside of its span.
+//! a release; the metadata on a lock's; a renewal outside of its span; a hold's span that outlives its loss.
 
 #![allow(clippy::disallowed_methods, reason = "tests have their time and their tasks from tokio")]
 
@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
 
-use common::{client, ms, run_ready, two_clients};
+use common::{Fault, client, ms, run_ready, two_clients};
 use tokio::time::sleep;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -28,6 +28,8 @@ struct Told {
     is_span: bool,
     /// Something was done in it.
     entered: bool,
+    handles: usize,
+    closed: bool,
     fields: BTreeMap<&'static str, String>,
 }
 
@@ -45,7 +47,14 @@ impl Notebook {
         let mut fields = Fields::default();
         record(&mut fields);
         let mut told = self.0.lock().unwrap();
-        told.push(Told { name: metadata.name(), is_span: metadata.is_span(), entered: false, fields: fields.0 });
+        told.push(Told {
+            name: metadata.name(),
+            is_span: metadata.is_span(),
+            entered: false,
+            handles: 1,
+            closed: false,
+            fields: fields.0,
+        });
         Id::from_u64(told.len() as u64)
     }
 
@@ -53,6 +62,12 @@ impl Notebook {
     fn spans(&self, name: &str) -> Vec<BTreeMap<&'static str, String>> {
         let told = self.0.lock().unwrap();
         told.iter().filter(|told| told.entered && told.name == name).map(|told| told.fields.clone()).collect()
+    }
+
+    /// Whether the last span of that name has ended.
+    fn has_closed(&self, name: &str) -> bool {
+        let told = self.0.lock().unwrap();
+        told.iter().rev().find(|told| told.name == name).expect("there is one").closed
     }
 
     fn all(&self) -> Vec<Told> {
@@ -81,6 +96,19 @@ impl Subscriber for Notebook {
 
     fn record_follows_from(&self, _span: &Id, _follows: &Id) {}
     fn exit(&self, _span: &Id) {}
+
+    fn clone_span(&self, span: &Id) -> Id {
+        self.0.lock().unwrap()[span.into_u64() as usize - 1].handles += 1;
+        span.clone()
+    }
+
+    fn try_close(&self, span: Id) -> bool {
+        let mut told = self.0.lock().unwrap();
+        let told = &mut told[span.into_u64() as usize - 1];
+        told.handles -= 1;
+        told.closed = told.handles == 0;
+        told.closed
+    }
 
     fn enter(&self, span: &Id) {
         self.0.lock().unwrap()[span.into_u64() as usize - 1].entered = true;
@@ -114,14 +142,21 @@ async fn a_lock_tells_its_fence_and_its_wait_and_a_release_for_how_long_it_was_h
     busy.release().await.unwrap();
     let guard = waiting.await.unwrap().unwrap();
     let fence = guard.fence().get().to_string();
-    let locks = notebook.spans("lock");
+    let locks = notebook.spans("tenure.lock");
     assert_eq!(locks.len(), 2);
-    assert_eq!(locks[1], fields([("name", "invoice-42"), ("fence", &fence), ("waited", "250ms")]));
+    let mut expected = fields([("tenure.lock.outcome", "acquired"), ("tenure.lock.wait", "0.25")]);
+    expected.extend(fields([("tenure.lock.name", "invoice-42"), ("tenure.lock.fence", &fence)]));
+    expected.extend(fields([("tenure.lock.kind", "exclusive"), ("tenure.store", "memory"), ("otel.kind", "client")]));
+    assert_eq!(locks[1], expected);
+    assert!(notebook.has_closed("tenure.lock") && !notebook.has_closed("tenure.hold"));
     sleep(ms(30)).await;
     guard.release().await.unwrap();
-    let releases = notebook.spans("release");
+    let releases = notebook.spans("tenure.release");
     assert_eq!(releases.len(), 2);
-    assert_eq!(releases[1], fields([("name", "invoice-42"), ("fence", &fence), ("held", "30ms")]));
+    let mut expected = fields([("tenure.lock.held", "0.03"), ("otel.kind", "client")]);
+    expected.extend(fields([("tenure.lock.name", "invoice-42"), ("tenure.lock.fence", &fence)]));
+    assert_eq!(releases[1], expected);
+    assert!(notebook.has_closed("tenure.hold"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -130,7 +165,46 @@ async fn a_wait_that_failed_has_a_span_without_a_fence() {
     let (ours, theirs, _store) = two_clients();
     let _busy = theirs.mutex("a").build().unwrap().try_lock().await.unwrap().unwrap();
     ours.mutex("a").build().unwrap().lock().timeout(ms(100)).await.unwrap_err();
-    assert_eq!(notebook.spans("lock"), [fields([("name", "a")])]);
+    let spans = notebook.spans("tenure.lock");
+    let [theirs, ours] = &spans[..] else { panic!("{spans:?}") };
+    assert_eq!((theirs["tenure.lock.outcome"].as_str(), theirs.contains_key("error.type")), ("acquired", false));
+    assert_eq!(ours["tenure.lock.outcome"], "timeout");
+    assert_eq!((ours["error.type"].as_str(), ours["otel.status_code"].as_str()), ("timeout", "ERROR"));
+    assert!(!ours.contains_key("tenure.lock.fence"), "{ours:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hold_that_is_lost_ends_its_span_with_how_it_was_lost() {
+    let (notebook, _open) = Notebook::open();
+    let (locks, store) = client();
+    let guard = locks.mutex("a").ttl(ms(300)).build().unwrap().lock().await.unwrap();
+    store.fault(Fault::Refuse);
+    guard.lost().await;
+    run_ready().await;
+    assert!(notebook.has_closed("tenure.hold"), "however long its guard lives");
+    let hold = notebook.spans("tenure.hold").remove(0);
+    assert_eq!((hold["tenure.lock.loss"].as_str(), hold["error.type"].as_str()), ("expired", "expired"));
+    assert_eq!(hold["otel.status_code"], "ERROR");
+    drop(guard);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hold_that_is_handed_on_ends_its_span_and_the_next_has_its_own() {
+    let (notebook, _open) = Notebook::open();
+    let (locks, _store) = client();
+    let lock = locks.mutex("a").build().unwrap();
+    let guard = lock.lock().await.unwrap();
+    let next = tokio::spawn(lock.lock().into_future());
+    run_ready().await;
+    sleep(ms(10)).await;
+    guard.release().await.unwrap();
+    let guard = next.await.unwrap().unwrap();
+    assert_eq!(locks.metrics().handed_on, 1);
+    let holds: Vec<_> = notebook.all().into_iter().filter(|told| told.name == "tenure.hold").collect();
+    assert_eq!(holds.iter().map(|hold| hold.closed).collect::<Vec<_>>(), [true, false]);
+    assert_ne!(holds[0].fields["tenure.lock.fence"], holds[1].fields["tenure.lock.fence"]);
+    guard.release().await.unwrap();
+    assert!(notebook.all().iter().all(|told| told.closed || !told.is_span), "nothing is left open");
 }
 
 #[tokio::test(start_paused = true)]
@@ -142,10 +216,10 @@ async fn renewals_and_releases_in_the_background_are_a_span_for_each_request() {
         guards.push(locks.mutex(n.to_string()).ttl(ms(3_000)).build().unwrap().lock().await.unwrap());
     }
     sleep(ms(1_500)).await;
-    assert_eq!(notebook.spans("renew"), [fields([("holds", "7")])]);
+    assert_eq!(notebook.spans("tenure.renew"), [fields([("tenure.batch", "7"), ("otel.kind", "client")])]);
     drop(guards);
     run_ready().await;
-    assert_eq!(notebook.spans("release"), [fields([("claims", "7")])]);
+    assert_eq!(notebook.spans("tenure.release"), [fields([("tenure.batch", "7"), ("otel.kind", "client")])]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -172,7 +246,8 @@ async fn nothing_tells_a_secret_or_grows_without_bound() {
     run_ready().await;
 
     let told = notebook.all();
-    assert!(["lock", "renew", "release"].iter().all(|name| told.iter().any(|told| told.is_span && told.name == *name)));
+    let is_there = |name: &&str| told.iter().any(|told| told.is_span && told.name == *name);
+    assert!(["tenure.lock", "tenure.hold", "tenure.renew", "tenure.release"].iter().all(is_there));
     // The ticket has its claim's id in it, whose digits are nowhere else.
     for line in told {
         for (field, value) in &line.fields {

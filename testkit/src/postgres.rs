@@ -24,8 +24,8 @@ pub use program::postgres_bin;
 
 /// A Postgres server of one's own, on a free loopback port, with its files in a folder that goes with it.
 ///
-/// It has one user, `postgres`, with a random password that is part of the [URL](Self::url). The program refuses to run as
-/// root, so what root starts runs as the user `postgres`, or as `nobody` where there is none.
+/// It has one user, `postgres`, with a random password that is part of the [URL](Self::url). The program refuses to run
+/// as root, so what root starts runs as the user `postgres`, or as `nobody` where there is none.
 #[derive(Debug)]
 pub struct Postgres {
     dir: TempDir,
@@ -41,8 +41,8 @@ impl Postgres {
         Self::start_with(&[])
     }
 
-    /// Starts a server that does not wait for the disk (`fsync=off`). What it acknowledged is safe from its own death, but
-    /// not from the machine's.
+    /// Starts a server that does not wait for the disk (`fsync=off`). What it acknowledged is safe from its own death,
+    /// but not from the machine's.
     pub fn start_fast() -> Self {
         Self::start_with(&["fsync=off"])
     }

@@ -98,7 +98,7 @@ impl Shown {
             fence: Some(saga.fence().get()),
             state: word(&saga.state()),
             since: Some(timestamp(saga.since())),
-            why: None,
+            why: saga.cause().map(|cause| format!("{}: {}", cause.step, cause.error)),
             parts: saga.steps().into_iter().map(part).collect(),
             heuristics: Vec::new(),
             open: !saga.is_settled(),

@@ -1,5 +1,5 @@
-//! A failover drill: the lock's store goes away while somebody is at work, and comes back. What the holder is told, what
-//! becomes of its work, and that a write of its that comes late does no harm.
+//! A failover drill: the lock's store goes away while somebody is at work, and comes back. What the holder is told,
+//! what becomes of its work, and that a write of its that comes late does no harm.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

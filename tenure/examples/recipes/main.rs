@@ -5,8 +5,8 @@
 //! cargo run --example recipes                                     # all of them, in this process's memory
 //! ```
 //!
-//! `docs/recipes.md` says which failures each survives and which it does not. `tests/recipes.rs` runs them all against a
-//! real Redis; what a process is there, is a client of its own here.
+//! `docs/recipes.md` says which failures each survives and which it does not. `tests/recipes.rs` runs them all
+//! against a real Redis; what a process is there, is a client of its own here.
 
 #![allow(clippy::disallowed_methods, reason = "an example has its time and its tasks from tokio")]
 
@@ -16,6 +16,8 @@ mod migration;
 mod nightly_job;
 mod order;
 mod resource;
+#[cfg(feature = "redis")]
+mod transfer;
 mod workers;
 
 #[tokio::main]
@@ -42,6 +44,13 @@ async fn main() -> tenure::Result<()> {
     }
     if is("failover-drill") {
         failover_drill::show(&store, async || println!("now stop your Redis for a moment, and start it again")).await?;
+    }
+    #[cfg(feature = "redis")]
+    if is("transfer") {
+        match url.starts_with("redis://") {
+            true => transfer::show(&url).await?,
+            false => println!("the transfer wants a Redis: give redis://host"),
+        }
     }
     Ok(())
 }

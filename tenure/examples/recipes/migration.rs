@@ -1,5 +1,5 @@
-//! A rolling deployment with a migration: every instance that starts brings the schema up to date first, one of them at a
-//! time, and those that serve are never served another schema than they know.
+//! A rolling deployment with a migration: every instance that starts brings the schema up to date first, one of them
+//! at a time, and those that serve are never served another schema than they know.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! A critical section for each order: what happens to one order happens one after the other, different orders do not wait
-//! for each other.
+//! A critical section for each order: what happens to one order happens one after the other, different orders do not
+//! wait for each other.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -16,22 +16,22 @@
 //!
 //! # The check and the write are one step
 //!
-//! A write that follows a check at some later time may be overtaken: an older holder passes the check and stands still, a
-//! newer one passes it and writes, and then the older one writes after all. So [`admit`](FenceGate::admit) carries the
-//! write out while the gate is closed to everyone else: it is for what is quick and does not wait, as putting a value into
-//! a map, or a request into the one queue that writes are carried out from. What is written in a database has its check
-//! [there](crate::transaction::sql).
+//! A write that follows a check at some later time may be overtaken: an older holder passes the check and stands still,
+//! a newer one passes it and writes, and then the older one writes after all. So [`admit`](FenceGate::admit) carries
+//! the write out while the gate is closed to everyone else: it is for what is quick and does not wait, as putting a
+//! value into a map, or a request into the one queue that writes are carried out from. What is written in a database
+//! has its check [there](crate::transaction::sql).
 //!
 //! # What is remembered
 //!
 //! The newest token of as many resources as the gate's capacity says, those that were written to last. Of what it has
-//! forgotten it keeps one number, the *floor*: the newest token among all that was forgotten. For a resource that it does
-//! not know, a token has to be at least as new as that. So
+//! forgotten it keeps one number, the *floor*: the newest token among all that was forgotten. For a resource that it
+//! does not know, a token has to be at least as new as that. So
 //!
 //! * an older token is never let in because something was forgotten;
-//! * one that is in order is refused only when its resource is not among those written to last, and its hold is older than
-//!   one that was forgotten since. That takes as many other resources as the capacity, so let the capacity be larger than
-//!   the number of resources in use during the longest hold.
+//! * one that is in order is refused only when its resource is not among those written to last, and its hold is older
+//!   than one that was forgotten since. That takes as many other resources as the capacity, so let the capacity be
+//!   larger than the number of resources in use during the longest hold.
 //!
 //! This rests on tokens of different locks being comparable, which those of one store are: they are its clock's
 //! microseconds. Tokens that are counted from 1 for each lock by another system are safe here as well, and refused more
@@ -41,8 +41,9 @@
 //!
 //! A gate that begins anew knows nothing, and would let in what its predecessor refused. There are two ways:
 //!
-//! * write each token that [rose](Admitted::rose) to where the service keeps its data, before the write itself, and tell
-//!   them to the new gate by [`learn`](FenceGate::learn); a [`snapshot`](FenceGate::snapshot) keeps that log short;
+//! * write each token that [rose](Admitted::rose) to where the service keeps its data, before the write itself, and
+//!   tell them to the new gate by [`learn`](FenceGate::learn); a [`snapshot`](FenceGate::snapshot) keeps that log
+//!   short;
 //! * or begin with a floor of *now*, by [`raise_floor`](FenceGate::raise_floor): every hold from before the restart is
 //!   refused, and its holder takes the lock again.
 
@@ -194,7 +195,8 @@ impl State {
         Self { floor: Fence::NONE, newest: HashMap::new(), turns: BTreeMap::new(), next: 0 }
     }
 
-    /// Gives the resource the last turn and a token that is no older than before, and forgets the first ones where there are too many.
+    /// Gives the resource the last turn and a token that is no older than before, and forgets the first ones where
+    /// there are too many.
     fn note(&mut self, resource: &str, fence: Fence, capacity: usize) {
         let turn = self.next;
         self.next += 1;

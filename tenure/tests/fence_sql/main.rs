@@ -1,8 +1,8 @@
 //! A database refuses transactions under a token that is too old: on a real Postgres by both clients, and on SQLite.
 //!
-//! Bugs that were planted in the check's statement, one at a time, and found: no `WHERE`; `>` instead of `>=`; the token
-//! is not stored with the update; the check goes unlocked (a `SELECT`, then an `INSERT` or nothing); and in the code around
-//! it: no check that there is a transaction; nothing that spoils the transaction after a refusal; `NONE` passes.
+//! Bugs that were planted in the check's statement, one at a time, and found: no `WHERE`; `>` instead of `>=`; the
+//! token is not stored with the update; the condition in a sub-select, which does not wait for the row; and in the code
+//! around it: no check that there is a transaction; nothing that spoils the transaction after a refusal; `NONE` passes.
 
 #![allow(clippy::disallowed_methods, reason = "tests live in real time")]
 
@@ -17,8 +17,8 @@ mod sqlx;
 use tenure::transaction::sql::{FenceTable, POSTGRES_MIGRATION, SQLITE_MIGRATION};
 use tenure::{Error, ErrorKind, Fence, Guard};
 
-/// Two holds on one lock, one after the other, by clients that know nothing of each other. The first one is not renewed,
-/// as if its process stood still; its guard is still there, as in the process when it goes on.
+/// Two holds on one lock, one after the other, by clients that know nothing of each other. The first one is not
+/// renewed, as if its process stood still; its guard is still there, as in the process when it goes on.
 async fn a_late_and_a_present_hold() -> (Guard, Guard) {
     let env = tenure::env::Env::system();
     let store = common::Chaos::new(env.clone());

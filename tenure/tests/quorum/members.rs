@@ -241,6 +241,44 @@ async fn a_member_that_forgot_who_the_members_are_is_told_again() {
     release(held).await;
 }
 
+/// Fails where members that forgot a change since a client last asked count for its being told of none.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_slept_is_not_told_of_no_change_by_members_that_forgot_it() {
+    let nodes = nodes(6);
+    let (changer, sleeper) = (client(&nodes, 1), client(&nodes, 2));
+    let history = History::default();
+    release(history.try_lock(&sleeper.mutex("a"), 1).await.unwrap().unwrap()).await;
+    changer.quorum.change_members(&["node-3", "node-4", "node-5"], |_| ()).await.unwrap();
+    let held = history.try_lock(&changer.mutex("a"), 1).await.unwrap().unwrap();
+    // They have a vote again, and nobody told them meanwhile; the one who knows is out of reach.
+    nodes[..2].iter().for_each(Node::restart_empty);
+    sleep(LONGEST * 3).await;
+    sleeper.links[2].fault(Fault::Refuse);
+    let error = sleeper.mutex("a").try_lock().await.unwrap_err();
+    assert!(error.kind() == ErrorKind::Unavailable && error.to_string().contains("kept their memory"), "{error}");
+    sleeper.links[2].fault(Fault::None);
+    sleep(secs(3)).await;
+    assert!(history.try_lock(&sleeper.mutex("a"), 1).await.unwrap().is_none());
+    assert_eq!(names(&sleeper).await, names(&changer).await);
+    release(held).await;
+}
+
+/// Fails where a client that slept through a restart of everyone, and no change, waits for more than that all are there.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_slept_through_restarts_goes_on_when_all_members_answer() {
+    let nodes = nodes(3);
+    let client = client(&nodes, 1);
+    let history = History::default();
+    release(history.try_lock(&client.mutex("a"), 1).await.unwrap().unwrap()).await;
+    nodes.iter().for_each(Node::restart_empty);
+    sleep(LONGEST * 3).await;
+    release(history.try_lock(&client.mutex("a"), 1).await.unwrap().unwrap()).await;
+    // From then on a majority is enough, as ever.
+    nodes[0].fault(Fault::Refuse);
+    sleep(LONGEST).await;
+    release(history.try_lock(&client.mutex("a"), 1).await.unwrap().unwrap()).await;
+}
+
 /// Fails where the claim of another process, of which this one knows an id only, is renewed as if by somebody who may go by
 /// fewer votes, or is not taken in by new members.
 #[tokio::test(start_paused = true)]

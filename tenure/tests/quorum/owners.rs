@@ -68,3 +68,18 @@ fn its_token_is_minted_once_though_a_bare_majority_knows_it() {
         assert_eq!(enter(&again, 2).await, fence);
     });
 }
+
+/// What is not promised, so that it is known: of three that know the owner one answers, and who asks cannot tell a hold from
+/// an attempt that failed.
+#[tokio::test(start_paused = true)]
+async fn where_too_few_answer_that_know_the_owner_the_token_is_a_later_one() {
+    let nodes = nodes(5);
+    let (first, again) = (far_away(&nodes, 1).await, far_away(&nodes, 2).await);
+    nodes[3..].iter().for_each(|node| node.fault(Fault::Refuse));
+    let fence = enter(&first, 1).await;
+    nodes[3..].iter().for_each(|node| node.fault(Fault::None));
+    nodes[..2].iter().for_each(|node| node.fault(Fault::Refuse));
+    let later = enter(&again, 2).await;
+    assert!(later > fence);
+    assert_eq!(enter(&far_away(&nodes, 3).await, 3).await, later, "from then on it is this one");
+}

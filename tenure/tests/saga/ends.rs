@@ -1,71 +1,16 @@
-//! How sagas end, what they refuse, and what they tell.
+//! How sagas end, and what they refuse to go on with.
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+use std::sync::atomic::Ordering::SeqCst;
 
-use tenure::transaction::journal::{Journal, Memory};
-use tenure::transaction::{Call, Failure, Saga, SagaBuilder, SagaState, SagaStatus, StepState};
-use tenure::{Error, ErrorKind, Event, Guard, Locks, What};
+use tenure::transaction::journal::Memory;
+use tenure::transaction::{Call, Failure, Saga, SagaBuilder, SagaState, StepState};
+use tenure::{Error, ErrorKind, Locks, What};
 use tokio::time::Instant;
 
 use crate::common::{Fault, client, ms, two_clients};
-use crate::life::Ground;
-
-/// What the steps count.
-#[derive(Debug, Default)]
-struct Counts {
-    acted: AtomicU32,
-    undone: AtomicU32,
-    /// So many attempts at `pay` fail before one succeeds; and so many at undoing it.
-    failing: AtomicU32,
-    failing_undo: AtomicU32,
-}
-
-#[derive(Debug)]
-struct Declined;
-
-impl std::fmt::Display for Declined {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("declined")
-    }
-}
-
-impl std::error::Error for Declined {}
-
-fn fails(left: &AtomicU32) -> bool {
-    left.fetch_update(SeqCst, SeqCst, |n| n.checked_sub(1)).is_ok()
-}
-
-async fn pay(call: Call<Counts>) -> Result<u32, Failure> {
-    call.context().acted.fetch_add(1, SeqCst);
-    if fails(&call.context().failing) { Err(io::Error::other("no answer").into()) } else { Ok(7) }
-}
-
-async fn refund(call: Call<Counts>) -> Result<(), Failure> {
-    call.context().undone.fetch_add(1, SeqCst);
-    if fails(&call.context().failing_undo) { Err(io::Error::other("no account").into()) } else { Ok(()) }
-}
-
-fn order() -> SagaBuilder<Counts> {
-    Saga::builder("order").step("pay", pay, refund)
-}
-
-async fn refuse(_: Call<Counts>) -> Result<(), Failure> {
-    Err(Failure::fatal("sold out"))
-}
-
-async fn nothing(_: Call<Counts>) -> Result<(), Failure> {
-    Ok(())
-}
-
-async fn hold(locks: &Locks) -> Guard {
-    locks.mutex("order-42").build().unwrap().lock().await.unwrap()
-}
-
-fn counts(failing: u32, failing_undo: u32) -> Arc<Counts> {
-    Arc::new(Counts { failing: failing.into(), failing_undo: failing_undo.into(), ..Counts::default() })
-}
+use crate::shop::{Counts, Declined, counts, hold, nothing, order, pay, refund, refuse};
 
 #[tokio::test(start_paused = true)]
 async fn failed_attempts_are_made_again_at_the_delays_that_were_given() {
@@ -117,8 +62,8 @@ async fn a_saga_that_is_stuck_is_told_and_tried_again_by_hand() {
     let (guard, mut events) = (hold(&locks).await, locks.events());
     let status = saga.run("42", &"a lamp", &guard).await.unwrap();
     assert_eq!(status.to_string(), "order/42 is stuck at pay after 2 attempts: no account");
-    let is_told = |event: Event| matches!(event.what, What::SagaStuck { status } if status.starts_with("order/42 is stuck at pay"));
-    assert!(is_told(events.recv().await.unwrap()));
+    let told = events.recv().await.unwrap().what;
+    assert!(matches!(&told, What::SagaStuck { status } if status.starts_with("order/42 is stuck at pay")), "{told:?}");
     // Nobody but a person does anything about it.
     assert_eq!(saga.resume("42", &guard).await.unwrap().state(), SagaState::Stuck);
     assert!(saga.resume_all(&guard).await.unwrap().is_empty());
@@ -128,24 +73,6 @@ async fn a_saga_that_is_stuck_is_told_and_tried_again_by_hand() {
     );
     let status = saga.retry("42", &guard).await.unwrap();
     assert_eq!((status.state(), counts.undone.load(SeqCst), counts.acted.load(SeqCst)), (SagaState::Compensated, 3, 1));
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_id_is_for_one_piece_of_work() {
-    let (counts, (locks, _store)) = (counts(0, 0), client());
-    let saga = order().build(counts.clone(), Arc::new(Memory::new())).unwrap();
-    let guard = hold(&locks).await;
-    assert_eq!(saga.resume("42", &guard).await.unwrap_err().kind(), ErrorKind::Missing);
-    for _ in 0..3 {
-        let status = saga.run("42", &"a lamp", &guard).await.unwrap();
-        assert!(status.is_completed() && counts.acted.load(SeqCst) == 1);
-    }
-    let error = saga.run("42", &"a table", &guard).await.unwrap_err();
-    assert!(error.kind() == ErrorKind::Mismatch && error.to_string().contains("another input"), "{error}");
-    assert!(saga.run("43", &"a table", &guard).await.unwrap().is_completed());
-    for id in [String::new(), "x".repeat(65)] {
-        assert_eq!(saga.run(&id, &"a lamp", &guard).await.unwrap_err().kind(), ErrorKind::Invalid);
-    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -160,8 +87,8 @@ async fn another_definition_or_another_lock_does_not_go_on_with_it() {
         (error.kind(), error.to_string().as_str()),
         (
             ErrorKind::Mismatch,
-            "saga \"42\" of \"order\" was begun under version 1 (pay, wait), and this program has version 2 (pay, wait): \
-             end it with a program of that version first"
+            "saga \"42\" of \"order\" was begun under version 1 (pay, wait), and this program has version 2 \
+             (pay, wait): end it with a program of that version first"
         )
     );
     let error = build(order().step("send", nothing, nothing)).resume("42", &guard).await.unwrap_err();
@@ -221,6 +148,27 @@ async fn an_earlier_holder_can_neither_write_nor_take_it_back() {
     let error = saga.resume("43", &early).await.unwrap_err();
     assert!(error.is_lost(), "{error}");
     assert_eq!(saga.status("43").await.unwrap().unwrap().fence(), late.fence());
+}
+
+/// A service that checks fences knows of a later holder before the earlier one does.
+#[tokio::test(start_paused = true)]
+async fn what_is_refused_for_its_fence_is_left_to_the_next_holder_and_not_undone() {
+    let (counts, (ours, theirs, _store), journal) = (counts(0, 0), two_clients(), Arc::new(Memory::new()));
+    let refused = |_| async { Err::<(), _>(Error::new(ErrorKind::Lost, "that fence is too old").into()) };
+    let saga = order().step("check", refused, nothing).retry(1, ms(1)).build(counts.clone(), journal.clone()).unwrap();
+    let early = hold(&ours).await;
+    theirs.break_lock("order-42").await.unwrap();
+    assert!(early.is_held(), "it has not heard of it");
+    let error = saga.run("42", &"a lamp", &early).await.unwrap_err();
+    assert!(error.is_lost() && error.to_string().contains("order-42"), "{error}");
+    assert_eq!(saga.status("42").await.unwrap().unwrap().state(), SagaState::Running);
+    let next = order().step("check", nothing, nothing).build(counts.clone(), journal).unwrap();
+    let late = hold(&theirs).await;
+    assert!(next.resume("42", &late).await.unwrap().is_completed());
+    assert_eq!(counts.undone.load(SeqCst), 0);
+    // While the hold is good, it is a failure as any other: some other lock was lost.
+    assert_eq!(saga.run("43", &"a lamp", &late).await.unwrap().state(), SagaState::Compensated);
+    assert_eq!(counts.undone.load(SeqCst), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -286,64 +234,4 @@ async fn an_action_that_ends_its_process_each_time_is_given_up() {
     let status = ended.unwrap().unwrap();
     assert_eq!((status.state(), counts.acted.load(SeqCst)), (SagaState::Compensated, 3));
     assert!(status.cause().unwrap().error.contains("was cut short"), "{status}");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_record_goes_when_its_time_has_passed_and_never_before_it_is_settled() {
-    let (ground, (locks, _store), counts) = (Ground::new(1, 0), client(), counts(0, 0));
-    let journal = Arc::new(ground.journal.clone());
-    let saga = order().step(
-        "wait",
-        |call: Call<Counts>| async move { if call.id() == "settled" { Ok(()) } else { std::future::pending().await } },
-        nothing,
-    );
-    let saga = saga.keep(ms(60_000)).build(counts, journal.clone()).unwrap();
-    let guard = hold(&locks).await;
-    assert!(saga.run("settled", &"a lamp", &guard).await.unwrap().is_completed());
-    let _ = tokio::time::timeout(ms(10), saga.run("open", &"a lamp", &guard)).await.unwrap_err();
-    tokio::time::sleep(ms(59_000)).await;
-    assert_eq!(journal.list().await.unwrap().len(), 2);
-    tokio::time::sleep(ms(1_000)).await;
-    let left: Vec<String> = journal.list().await.unwrap().into_iter().map(|entry| entry.id).collect();
-    assert_eq!(left, ["saga:order/open"]);
-    assert!(guard.release().await.unwrap());
-    tokio::time::sleep(ms(24 * 3_600_000)).await;
-    assert_eq!(journal.list().await.unwrap().len(), 1);
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_is_written_is_json_that_others_can_read() {
-    let (counts, (locks, _store), journal) = (counts(0, 0), client(), Arc::new(Memory::new()));
-    let saga = order().step("stock", refuse, nothing).build(counts, journal.clone()).unwrap();
-    let guard = hold(&locks).await;
-    let ended = saga.run("42", &"a lamp", &guard).await.unwrap();
-    let kept = journal.load("saga:order/42").await.unwrap().unwrap();
-    let json: serde_json::Value = serde_json::from_slice(&kept.value).unwrap();
-    assert_eq!((&json["kind"], &json["format"], &json["state"]), (&"saga".into(), &1.into(), &"compensated".into()));
-    assert_eq!((&json["input"], &json["steps"][0]["output"]), (&"a lamp".into(), &7.into()));
-    assert_eq!(json["fence"], guard.fence().get());
-    let status = SagaStatus::parse(&kept.value).unwrap().unwrap();
-    assert_eq!(format!("{status:?}"), format!("{ended:?}"));
-    assert!(!format!("{status:?}").contains("a lamp"), "what it is about is nobody else's business");
-    assert_eq!((status.saga(), status.id(), status.lock(), status.version()), ("order", "42", "order-42", 1));
-    // Other records lie there, too; and those of later versions.
-    assert!(SagaStatus::parse(br#"{"kind":"two-phase"}"#).unwrap().is_none());
-    assert!(SagaStatus::parse(b"\x01\x02").unwrap().is_none());
-    let later = String::from_utf8(kept.value).unwrap().replace("\"format\":1", "\"format\":2");
-    assert_eq!(SagaStatus::parse(later.as_bytes()).unwrap_err().kind(), ErrorKind::Unsupported);
-}
-
-#[test]
-fn definitions_that_cannot_be_meant_are_refused_by_name() {
-    let refusal = |saga: SagaBuilder<Counts>| -> String {
-        let error: Error = saga.build(Counts::default(), Arc::new(Memory::new())).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Invalid);
-        error.to_string()
-    };
-    assert_eq!(refusal(Saga::builder("order")), "saga \"order\" has no steps: give it one");
-    assert!(refusal(order().step("pay", nothing, nothing)).contains("two steps \"pay\""));
-    assert!(refusal(order().step("a/b", nothing, nothing)).contains("the step's name \"a/b\" of 3 bytes"));
-    assert!(refusal(order().step("", nothing, nothing)).contains("the step's name \"\""));
-    assert!(refusal(Saga::builder("x".repeat(65)).step("a", nothing, nothing)).contains("the saga's name"));
-    assert!(refusal(order().keep(ms(1_000))).starts_with("keep of 1s is out of range"));
 }

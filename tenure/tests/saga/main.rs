@@ -10,5 +10,7 @@ mod checker;
 mod crash;
 mod ends;
 mod life;
+mod records;
+mod shop;
 mod simulate;
 mod world;

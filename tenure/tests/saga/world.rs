@@ -1,7 +1,7 @@
 //! What a simulated saga acts upon, and the history of what happened to it.
 //!
-//! Each attempt at an action or a compensation draws its fate: it does its work or not, says so or fails, its process dies
-//! or is cut off from the lock's store in the middle of it.
+//! Each attempt at an action or a compensation draws its fate: it does its work or not, says so or fails, its process
+//! dies or is cut off from the lock's store in the middle of it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -164,7 +164,8 @@ pub(crate) async fn attempt(call: Call<Life>, step: usize) -> Result<usize, Fail
     Ok(step)
 }
 
-/// A stream of numbers from a seed: SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014).
+/// A stream of numbers from a seed: SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators,
+/// 2014).
 #[derive(Debug)]
 pub(crate) struct Chance(pub(crate) u64);
 

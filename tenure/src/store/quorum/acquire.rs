@@ -35,7 +35,7 @@ impl Inner {
         let op = &Acquire { memory: op.memory.min(self.token_memory), ..op.clone() };
         let view = self.fresh_view().await?;
         let who = self.electorate(&view, key, op.claim.limit());
-        let nodes = who.nodes();
+        let nodes = self.in_order(key, who.nodes());
         let (told, stood, granted) = {
             let mut claims = self.claims();
             let claim = claims.of(op.id, self.env.now(), op.ttl.max(op.patience) + 2 * self.node_timeout);
@@ -68,7 +68,7 @@ impl Inner {
             None => {}
         }
         if ballot.home.is_none() {
-            ballot.home = self.home(key, &ballot.nodes);
+            ballot.home = self.home(&ballot.nodes);
         }
         self.vote(&ballot, token).await
     }

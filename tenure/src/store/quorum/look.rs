@@ -11,7 +11,7 @@ use futures_util::stream::FuturesUnordered;
 use serde::Serialize;
 
 use super::claims::{Base, base};
-use super::members::is_reserved;
+use super::members::{View, is_reserved};
 use super::node::Weight;
 use super::{Inner, Quorum, unavailable};
 use crate::error::Result;
@@ -161,6 +161,19 @@ impl Inner {
             entry.map(|entry| (node, entry, record))
         });
         Ok(all.collect())
+    }
+
+    /// Whether a change since the members were last read would be known to those who answered: so many of them as carry a vote
+    /// have forgotten nothing since then, or nobody is missing.
+    pub(super) fn may_know(&self, view: &View, who: &Electorate, seen: &[(usize, Seen)]) -> bool {
+        let Some(read_at) = view.read_at else { return true };
+        let age = self.env.now() - read_at;
+        let answer = |node: usize| seen.iter().find(|(other, _)| *other == node).map(|(_, seen)| seen.now);
+        // By their clocks, of whatever rate.
+        let has_kept =
+            |node: usize, now: u64| self.node(node).vote(now, age + age / 100, Duration::ZERO) > Weight::None;
+        who.is_carried_by(|node| answer(node).is_some_and(|now| has_kept(node, now)))
+            || who.nodes().into_iter().all(|node| answer(node).is_some())
     }
 
     pub(super) async fn scan(&self) -> Result<Vec<Key>> {

@@ -168,6 +168,7 @@ impl Inner {
         let key = &register()?;
         let who = council(view);
         let seen = self.ask_all(&who, |store| async move { store.read(key).await }).await?;
+        let knows = self.may_know(view, &who, &seen);
         let mut latest: Option<Membership> = None;
         let counters: Vec<(usize, u64)> = seen.iter().map(|(node, seen)| (*node, seen.record.fence)).collect();
         for (node, seen) in seen {
@@ -185,6 +186,11 @@ impl Inner {
                     latest = Some(membership);
                 }
             }
+        }
+        if !knows && latest.as_ref().is_none_or(|latest| latest.epoch <= view.membership.epoch) {
+            let message = "too few members have kept their memory since this client last asked who the members are, so a change \
+                           may have been forgotten: start those that are away, or the client anew with the members in its URL";
+            return Err(unavailable(message));
         }
         if let Some(latest) = &latest {
             // Those that were away, or forgot it.

@@ -26,6 +26,7 @@ pub(super) struct Ballot<'a> {
     pub(super) key: &'a Key,
     pub(super) op: &'a Acquire,
     pub(super) who: Electorate,
+    /// Everyone who decides, those first whom the lock's name prefers.
     pub(super) nodes: Vec<usize>,
     pub(super) home: Option<usize>,
 }
@@ -164,15 +165,17 @@ impl Inner {
         is_known.then(|| latest.map(|(_, fence)| fence).max().unwrap_or(0))
     }
 
+    /// Those nodes in the order in which the lock's name prefers them: for all clients the same.
+    pub(super) fn in_order(&self, key: &Key, mut nodes: Vec<usize>) -> Vec<usize> {
+        nodes.sort_by_cached_key(|node| std::cmp::Reverse(Preference::of(key.as_str(), &self.node(*node))));
+        nodes
+    }
+
     /// The nodes to ask at first, which carry a vote if all of them agree, and the others. The home is among the first, and
     /// then those that have not failed lately, in the order in which the lock's name prefers them.
     pub(super) fn by_preference(&self, ballot: &Ballot<'_>) -> (Vec<usize>, Vec<usize>) {
-        let rank = |node: &usize| {
-            let is_well = self.node(*node).is_well();
-            (ballot.home == Some(*node), is_well, Preference::of(ballot.key.as_str(), &self.node(*node)))
-        };
         let mut nodes = ballot.nodes.clone();
-        nodes.sort_by_cached_key(|node| std::cmp::Reverse(rank(node)));
+        nodes.sort_by_cached_key(|node| std::cmp::Reverse((ballot.home == Some(*node), self.node(*node).is_well())));
         let mut first = Vec::new();
         for group in &ballot.who.0 {
             let members = nodes.iter().copied().filter(|node| group.members.contains(node));
@@ -184,15 +187,15 @@ impl Inner {
         (first, others)
     }
 
-    /// The node in whose queue claims on this lock wait: for all clients the same, as long as they find the same ones up.
-    pub(super) fn home(&self, key: &Key, nodes: &[usize]) -> Option<usize> {
-        let rank = |node: &usize| Preference::of(key.as_str(), &self.node(*node));
+    /// The node in whose queue claims on this lock wait, of those in order: for all clients the same, as long as they find the
+    /// same ones up.
+    pub(super) fn home(&self, in_order: &[usize]) -> Option<usize> {
         let wall = self.env.wall();
         let serves = |node: &usize| {
             let node = self.node(*node);
             // One that failed is tried again by those who need not wait for it.
             node.is_well() && node.vote(wall, self.longest, Duration::ZERO) > Weight::None
         };
-        nodes.iter().copied().filter(serves).max_by_key(rank)
+        in_order.iter().copied().find(serves)
     }
 }

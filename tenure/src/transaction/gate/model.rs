@@ -1,7 +1,7 @@
 //! Who is let in by a gate while others are, in whatever order they come. See `sync.rs`.
 //!
 //! Bugs that were planted, one at a time, and found: the gate is opened again between the check and the token that it
-//! takes in; the write is carried out when it is open again.
+//! takes in; the write is carried out when it is open again; what is forgotten raises no floor.
 
 use std::sync::Arc;
 

@@ -103,8 +103,8 @@ impl<C: Send + Sync + 'static> SagaBuilder<C> {
         self
     }
 
-    /// The next step: a name, which others see and idempotency keys are made of; the action; and the compensation, which
-    /// undoes it.
+    /// The next step: a name, which others see and idempotency keys are made of; the action; and the compensation,
+    /// which undoes it.
     ///
     /// Both are carried out *at least once*, and have to be idempotent by their [`Call::key`]. The compensation may be
     /// called where the action did nothing, or is still on its way: see [`Call::outcome`]. What the action gives is
@@ -134,8 +134,8 @@ impl<C: Send + Sync + 'static> SagaBuilder<C> {
     /// Makes another attempt at an action after each of the delays, and gives it up when they end: then the saga is
     /// compensated. By default five retries, the first after 50 to 100 ms, each after twice as long, up to 10 s.
     ///
-    /// The closure makes a new iterator each time. Attempts that a crash cut short count, so that an action which ends its
-    /// process is not tried for ever.
+    /// The closure makes a new iterator each time. Attempts that a crash cut short count, so that an action which
+    /// ends its process is not tried for ever.
     pub fn backoff<I>(mut self, delays: impl Fn() -> I + Send + Sync + 'static) -> Self
     where
         I: Iterator<Item = Duration> + Send + 'static,
@@ -160,8 +160,8 @@ impl<C: Send + Sync + 'static> SagaBuilder<C> {
         self
     }
 
-    /// For how long the record of a saga is kept that has completed or was compensated: 7 days by default, a minute to a
-    /// year. Until then [`run`](Saga::run) knows its id and does nothing twice; after that it would.
+    /// For how long the record of a saga is kept that has completed or was compensated: 7 days by default, a minute
+    /// to a year. Until then [`run`](Saga::run) knows its id and does nothing twice; after that it would.
     pub fn keep(mut self, keep: Duration) -> Self {
         self.keep = keep;
         self
@@ -172,7 +172,8 @@ impl<C: Send + Sync + 'static> SagaBuilder<C> {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) when there are no steps, two of one name, or a name that will not do; it says which.
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) when there are no steps, two of one name, or a name that
+    /// will not do; it says which.
     pub fn build(self, context: impl Into<Arc<C>>, journal: Arc<dyn Journal>) -> Result<Saga<C>> {
         let Self { name, version, steps, act, undo, fatal, keep } = self;
         named("saga", &name)?;

@@ -13,8 +13,9 @@ use crate::fence::Fence;
 
 /// One attempt at an action or a compensation.
 ///
-/// It may be the second for the same step, in another process and on another machine: pass [`key`](Self::key) to whatever
-/// is called, so that it does nothing twice, and [`fence`](Self::fence), so that it refuses a holder that came too late.
+/// It may be the second for the same step, in another process and on another machine: pass [`key`](Self::key) to
+/// whatever is called, so that it does nothing twice, and [`fence`](Self::fence), so that it refuses a holder that
+/// came too late.
 pub struct Call<C> {
     pub(super) context: Arc<C>,
     pub(super) record: Arc<Record>,
@@ -55,8 +56,8 @@ impl<C> Call<C> {
         if self.is_undo() { undo } else { act }
     }
 
-    /// The idempotency key of the action, in a compensation too. A service that is asked to undo one that it has not seen
-    /// should remember the key, and refuse the action if it still comes: it may be late on its way.
+    /// The idempotency key of the action, in a compensation too. A service that is asked to undo one that it has not
+    /// seen should remember the key, and refuse the action if it still comes: it may be late on its way.
     pub fn action_key(&self) -> String {
         let [act, _] = keys(&self.record.saga, &self.record.id, self.step());
         act
@@ -132,26 +133,29 @@ fn typed<T: DeserializeOwned>(value: &Value, what: impl Fn() -> String) -> Resul
 pub struct Failure {
     pub(super) error: Box<dyn StdError + Send + Sync>,
     pub(super) fatal: bool,
+    /// It says that a hold is over, perhaps the one that the saga runs under.
+    pub(super) lost: bool,
 }
 
 impl Failure {
     /// One that another attempt will not mend: the saga is compensated, or stuck where it is a compensation's.
     pub fn fatal(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        Self { error: error.into(), fatal: true }
+        Self { error: error.into(), fatal: true, lost: false }
     }
 
     /// One that another attempt may mend.
     pub fn transient(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        Self { error: error.into(), fatal: false }
+        Self { error: error.into(), fatal: false, lost: false }
     }
 }
 
 impl<E: StdError + Send + Sync + 'static> From<E> for Failure {
-    /// To be tried again; but what this crate calls invalid or unsupported stays so.
+    /// To be tried again; but what this crate calls invalid or unsupported stays so. Where it calls a hold lost, as a
+    /// check of fences does, the lock's store is asked, and if the lock is lost indeed, the run ends there.
     fn from(error: E) -> Self {
         let ours = (&error as &(dyn StdError + 'static)).downcast_ref::<Error>().map(Error::kind);
         let fatal = matches!(ours, Some(ErrorKind::Invalid | ErrorKind::Unsupported));
-        Self { error: Box::new(error), fatal }
+        Self { error: Box::new(error), fatal, lost: ours == Some(ErrorKind::Lost) }
     }
 }
 

@@ -59,8 +59,16 @@ async fn fail<C>(
 ) -> Result<()> {
     let (core, record) = (guard.core(), &mut page.record);
     let (id, step, error) = (&record.id, &record.steps[at].name, failure.to_string());
-    tracing::debug!(target: "tenure", saga = saga.name, id, step, attempt = record.steps[at].attempts, "failed: {error}");
-    let delay = policy.delay(record.steps[at].attempts, &core.env).filter(|_| !saga.is_fatal(&failure));
+    // What was refused for its fence may be somebody else's by now, and is not to be undone then.
+    if failure.lost
+        && let Err(error) = guard.refresh().await
+        && error.is_lost()
+    {
+        return Err(error);
+    }
+    let attempt = record.steps[at].attempts;
+    tracing::debug!(target: "tenure", saga = saga.name, id, step, attempt, "failed: {error}");
+    let delay = policy.delay(attempt, &core.env).filter(|_| !saga.is_fatal(&failure));
     match delay {
         Some(_) => record.again(at, error),
         None => record.give_up(error),
@@ -74,8 +82,8 @@ async fn fail<C>(
 const CUT_SHORT: u32 = 3;
 
 impl<C> Definition<C> {
-    /// Somebody takes it up. Where an attempt was under way its holder died or lost the lock in the middle of it, so that
-    /// one has failed, and another one is due. An action may be what kills its process; so this is not for ever.
+    /// Somebody takes it up. Where an attempt was under way its holder died or lost the lock in the middle of it, so
+    /// that one has failed, and another one is due. An action may be what kills its process; so this is not for ever.
     pub(super) fn take_up(&self, record: &mut Record, env: &Env) {
         let (at, policy) = match record.next() {
             Next::Act(at) => (at, &self.act),

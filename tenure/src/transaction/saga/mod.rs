@@ -1,9 +1,9 @@
 //! Sagas: work in steps, each with a compensation that undoes it, under a held lock.
 //!
-//! Some work cannot be one transaction: a card is charged by one service, a parcel sent by another. A saga does it step by
-//! step. When a step fails for good, those that were begun are undone, the latest first. What is done and what is to be
-//! undone is written to a [journal](super::journal) before it happens; so when the process dies, whoever holds the lock next
-//! [resumes](Saga::resume) the saga, on whichever machine.
+//! Some work cannot be one transaction: a card is charged by one service, a parcel sent by another. A saga does it
+//! step by step. When a step fails for good, those that were begun are undone, the latest first. What is done and
+//! what is to be undone is written to a [journal](super::journal) before it happens; so when the process dies,
+//! whoever holds the lock next [resumes](Saga::resume) the saga, on whichever machine.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -54,17 +54,18 @@
 //! * Before an action runs, its step is written down as begun, and with that its compensation is due.
 //! * Each action and each compensation that is due is carried out *at least once*, with the same
 //!   [idempotency key](Call::key) each time: after a retry, after a crash, on another machine.
-//! * Compensations run in reverse order, one after the other, also the one of the step that failed: what a failed action
-//!   did is not known.
-//! * Nothing is begun once the hold is no longer certain, and what is under way is dropped at its next await point. What an
-//!   earlier holder writes late changes nothing. What it *does* late, the service has to refuse by the [fence](Call::fence).
+//! * Compensations run in reverse order, one after the other, also the one of the step that failed: what a failed
+//!   action did is not known.
+//! * Nothing is begun once the hold is no longer certain, and what is under way is dropped at its next await point.
+//!   What an earlier holder writes late changes nothing. What it *does* late, the service has to refuse by the
+//!   [fence](Call::fence).
 //! * A compensation that fails for good leaves the saga *stuck*: written down, told as
 //!   [`What::SagaStuck`](crate::What::SagaStuck), and tried again by [`retry`](Saga::retry).
 //!
-//! A saga isolates nothing: others see what the first step did before the last one fails. The lock keeps out those who take
-//! it, and a saga that is stuck, or whose process died, does not keep the lock; so begin with
-//! [`resume_all`](Saga::resume_all) whenever you hold it. Take a lock that one holder has at a time, not a permit or a
-//! reader's share, and run one saga of an id at a time: a second run takes the record away from the first.
+//! A saga isolates nothing: others see what the first step did before the last one fails. The lock keeps out those
+//! who take it, and a saga that is stuck, or whose process died, does not keep the lock; so begin with
+//! [`resume_all`](Saga::resume_all) whenever you hold it. Take a lock that one holder has at a time, not a permit or
+//! a reader's share, and run one saga of an id at a time: a second run takes the record away from the first.
 
 mod build;
 mod call;
@@ -84,7 +85,7 @@ pub use self::record::{Cause, SagaState, StepState};
 pub use self::status::{SagaStatus, StepStatus};
 
 use self::build::{Definition, ID_MAX};
-use self::page::{Page, entry_id, insist};
+use self::page::{LISTING, Page, entry_id, insist};
 use self::record::Record;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::What;
@@ -100,8 +101,8 @@ impl<C: Send + Sync + 'static> Saga<C> {
         SagaBuilder::new(name.into())
     }
 
-    /// Carries out the saga `id`, 1 to 64 bytes, or goes on with it where it was begun before with the same input. One that
-    /// has ended already is told as it ended, and nothing is done twice.
+    /// Carries out the saga `id`, 1 to 64 bytes, or goes on with it where it was begun before with the same input.
+    /// One that has ended already is told as it ended, and nothing is done twice.
     ///
     /// It ends [completed](SagaState::Completed), [compensated](SagaState::Compensated) or [stuck](SagaState::Stuck).
     ///
@@ -120,8 +121,8 @@ impl<C: Send + Sync + 'static> Saga<C> {
     ///
     /// # Cancel safety
     ///
-    /// When the future is dropped, so is the attempt under way, at its await point. The saga stays as it is written; whoever
-    /// resumes it makes that attempt again.
+    /// When the future is dropped, so is the attempt under way, at its await point. The saga stays as it is written;
+    /// whoever resumes it makes that attempt again.
     pub async fn run(&self, id: &str, input: &impl Serialize, guard: &Guard) -> Result<SagaStatus> {
         let input = serde_json::to_value(input)
             .map_err(|error| invalid(format!("the input of saga {id:?} cannot be written as JSON: {error}")))?;
@@ -144,7 +145,7 @@ impl<C: Send + Sync + 'static> Saga<C> {
     }
 
     /// Goes on with all sagas of this name that were begun under this lock and have not ended, one after the other by id,
-    /// except those that are stuck. Each is told with what became of it.
+    /// except those that are stuck. Each is told with what became of it. It reads the whole journal once.
     ///
     /// # Errors
     ///
@@ -155,7 +156,7 @@ impl<C: Send + Sync + 'static> Saga<C> {
     /// As [`run`](Self::run).
     pub async fn resume_all(&self, guard: &Guard) -> Result<Vec<(String, Result<SagaStatus>)>> {
         let core = guard.core();
-        let entries = guard.protect(insist(&core, || self.0.journal.list())).await??;
+        let entries = guard.protect(insist(&core, LISTING, || self.0.journal.list())).await??;
         let open = entries.iter().filter_map(|entry| SagaStatus::parse(&entry.value).ok()?);
         let ours = open.filter(|status| {
             let waits = matches!(status.state(), SagaState::Running | SagaState::Compensating);
@@ -171,8 +172,8 @@ impl<C: Send + Sync + 'static> Saga<C> {
         Ok(ended)
     }
 
-    /// Tries the compensation again at which the saga is stuck, with the whole of its retries, and goes on from there. A
-    /// saga that is not stuck is resumed.
+    /// Tries the compensation again at which the saga is stuck, with the whole of its retries, and goes on from
+    /// there. A saga that is not stuck is resumed.
     ///
     /// # Errors
     ///
@@ -204,7 +205,7 @@ impl<C: Send + Sync + 'static> Saga<C> {
         id: &str,
         input: Option<serde_json::Value>,
         guard: &Guard,
-        change: impl FnOnce(&mut Record),
+        change: impl Fn(&mut Record),
     ) -> Result<SagaStatus> {
         let n = id.len();
         if !(1..=ID_MAX).contains(&n) {
@@ -216,7 +217,7 @@ impl<C: Send + Sync + 'static> Saga<C> {
             return Err(Error::new(ErrorKind::Unsupported, message));
         }
         let going = async {
-            let mut page = Page::take(&self.0, guard, id, input, change).await?;
+            let mut page = Page::take(&self.0, guard, id, input.as_ref(), change).await?;
             drive::drive(&self.0, &mut page, guard).await?;
             let (was_stuck, status) = (page.was_stuck, SagaStatus(page.record));
             if status.state() == SagaState::Stuck && !was_stuck {
@@ -239,8 +240,8 @@ impl<C> Definition<C> {
         if (*version, &theirs) != (self.version, &ours) {
             let (theirs, ours, own) = (theirs.join(", "), ours.join(", "), self.version);
             let message = format!(
-                "saga {id:?} of {saga:?} was begun under version {version} ({theirs}), and this program has version {own} \
-                 ({ours}): end it with a program of that version first"
+                "saga {id:?} of {saga:?} was begun under version {version} ({theirs}), and this program has version \
+                 {own} ({ours}): end it with a program of that version first"
             );
             return Err(Error::new(ErrorKind::Mismatch, message));
         }

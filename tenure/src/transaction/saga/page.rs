@@ -1,7 +1,8 @@
 //! One saga's record in the journal, in the hands of one run.
 //!
-//! Each write says which version it has seen, and carries the fence of its holder. A later holder writes its own fence
-//! first of all; the write of an earlier one, however late it comes, has then seen an older version and changes nothing.
+//! Each write says which version it has seen, and carries the fence of its holder. A later holder writes its own
+//! fence first of all; the write of an earlier one, however late it comes, has then seen an older version and changes
+//! nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,8 +20,12 @@ use crate::transaction::journal::{Entry, Journal, Keep, Written};
 
 /// How long the journal may take for one answer.
 const ANSWER: Duration = Duration::from_secs(5);
+/// The same for a list of all that is there.
+pub(super) const LISTING: Duration = Duration::from_secs(60);
 /// How long it may have failed without a break before the run ends, which another one goes on with.
 const OUTAGE: Duration = Duration::from_secs(10);
+/// How often it is taken up anew when something came in between.
+const RETAKES: u32 = 5;
 /// How long after a failure it is asked again, at first; it doubles, up to `RETRY_MOST`.
 const RETRY_FIRST: Duration = Duration::from_millis(10);
 const RETRY_MOST: Duration = Duration::from_secs(1);
@@ -49,16 +54,43 @@ impl<'a> Page<'a> {
         saga: &'a Definition<C>,
         guard: &Guard,
         id: &str,
-        input: Option<Value>,
-        change: impl FnOnce(&mut Record),
+        input: Option<&Value>,
+        change: impl Fn(&mut Record),
+    ) -> Result<Self> {
+        let mut retakes = 0;
+        loop {
+            let mut page = Self::open(saga, guard, id, input, &change).await?;
+            // What has ended for good stays as it is.
+            if page.record.is_settled() {
+                return Ok(page);
+            }
+            let run = ClaimId::new(page.core.env.bits()).to_string();
+            (page.record.fence, page.record.run) = (guard.fence(), run);
+            match page.write().await {
+                // A write of an earlier run was still on its way: it came in between. A later holder is found out above.
+                Err(error) if error.is_lost() && retakes < RETAKES => retakes += 1,
+                written => return written.map(|()| page),
+            }
+        }
+    }
+
+    /// What is there, as it is to be taken up; or what is to be there.
+    async fn open<C>(
+        saga: &'a Definition<C>,
+        guard: &Guard,
+        id: &str,
+        input: Option<&Value>,
+        change: impl Fn(&mut Record),
     ) -> Result<Self> {
         let (journal, core, entry) = (&*saga.journal, guard.core(), entry_id(&saga.name, id));
-        let loaded = insist(&core, || journal.load(&entry)).await?;
-        let (mut record, seen, was_stuck) = match (loaded, input) {
+        let loaded = insist(&core, ANSWER, || journal.load(&entry)).await?;
+        let (record, seen, was_stuck) = match (loaded, input) {
             (Some(found), input) => {
                 let mut record = Record::read(&found.value)?;
-                saga.check(&record, guard)?;
-                if input.is_some_and(|input| input != record.input) {
+                if !record.is_settled() {
+                    saga.check(&record, guard)?;
+                }
+                if input.is_some_and(|input| *input != record.input) {
                     let message = format!(
                         "saga {id:?} was begun with another input: give a new saga an id of its own, or resume this one"
                     );
@@ -71,7 +103,7 @@ impl<'a> Page<'a> {
             }
             (None, Some(input)) => {
                 let steps: Vec<&str> = saga.steps.iter().map(|step| step.name.as_str()).collect();
-                let mut record = Record::new(&saga.name, saga.version, &steps, id, input);
+                let mut record = Record::new(&saga.name, saga.version, &steps, id, input.clone());
                 (record.lock, record.since) = (guard.name().to_owned(), core.env.wall());
                 (record, None, false)
             }
@@ -84,13 +116,7 @@ impl<'a> Page<'a> {
                 return Err(Error::new(ErrorKind::Missing, message));
             }
         };
-        (record.fence, record.run) = (guard.fence(), ClaimId::new(core.env.bits()).to_string());
-        let mut page = Self { record, entry, seen, journal, keep: saga.keep, core, was_stuck };
-        // What has ended for good stays as it is.
-        if !page.record.is_settled() {
-            page.write().await?;
-        }
-        Ok(page)
+        Ok(Self { record, entry, seen, journal, keep: saga.keep, core, was_stuck })
     }
 
     /// Writes the record as it stands.
@@ -105,12 +131,12 @@ impl<'a> Page<'a> {
         let keep = if self.record.is_settled() { Keep::For(self.keep) } else { Keep::UntilForgotten };
         let (value, journal) = (self.record.bytes(), self.journal);
         // A write whose reply was lost may be made again: of the two at most one finds what was seen.
-        let written = insist(&self.core, || journal.write(&self.entry, self.seen, &value, keep)).await?;
+        let written = insist(&self.core, ANSWER, || journal.write(&self.entry, self.seen, &value, keep)).await?;
         if let Written::Done(version) = written {
             self.seen = Some(version);
             return Ok(());
         }
-        let found = insist(&self.core, || journal.load(&self.entry)).await?;
+        let found = insist(&self.core, ANSWER, || journal.load(&self.entry)).await?;
         self.seen = Some(self.ours(found)?);
         Ok(())
     }
@@ -133,14 +159,14 @@ impl<'a> Page<'a> {
 }
 
 /// Asks the journal until it answers, but not for ever.
-pub(super) async fn insist<T, F>(core: &Core, ask: impl Fn() -> F) -> Result<T>
+pub(super) async fn insist<T, F>(core: &Core, limit: Duration, ask: impl Fn() -> F) -> Result<T>
 where
     F: Future<Output = Result<T>>,
 {
     let (mut since, mut delay): (Option<Moment>, Duration) = (None, RETRY_FIRST);
     loop {
-        let answer = core.env.timeout(ANSWER, ask()).await;
-        let error = match answer.unwrap_or_else(|| Err(silent())) {
+        let answer = core.env.timeout(limit, ask()).await;
+        let error = match answer.unwrap_or_else(|| Err(silent(limit))) {
             Err(error) if error.is_transient() => error,
             answer => return answer,
         };
@@ -153,9 +179,9 @@ where
     }
 }
 
-fn silent() -> Error {
+fn silent(limit: Duration) -> Error {
     Error::new(
         ErrorKind::NoReply,
-        format!("the journal did not answer within {ANSWER:?}; it may have done what was asked"),
+        format!("the journal did not answer within {limit:?}; it may have done what was asked"),
     )
 }

@@ -10,9 +10,9 @@
 //!                 stuck
 //! ```
 //!
-//! *Begun* is written before the step's action runs. It stands for both: the action may have been carried out, and its
-//! compensation is due should the saga fail. So there is no moment at which an action has happened and nothing is written
-//! that would undo it.
+//! *Begun* is written before the step's action runs. It stands for both: the action may have been carried out, and
+//! its compensation is due should the saga fail. So there is no moment at which an action has happened and nothing is
+//! written that would undo it.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -257,8 +257,9 @@ impl Record {
     }
 }
 
-/// The idempotency keys of a step: of its action, and of its compensation. They are made of names alone, so they are the
-/// same for each attempt, on whichever machine. Neither a saga's nor a step's name has a slash in it, so no two are alike.
+/// The idempotency keys of a step: of its action, and of its compensation. They are made of names alone, so they are
+/// the same for each attempt, on whichever machine. Neither a saga's nor a step's name has a slash in it, so no two
+/// are alike.
 pub(super) fn keys(saga: &str, id: &str, step: &str) -> [String; 2] {
     ["do", "undo"].map(|direction| format!("{saga}/{id}/{step}/{direction}"))
 }

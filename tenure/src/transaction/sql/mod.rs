@@ -1,5 +1,5 @@
-//! A database as the protected resource: it keeps the newest token of each resource in a table, and a transaction under an
-//! older one is refused.
+//! A database as the protected resource: it keeps the newest token of each resource in a table, and a transaction under
+//! an older one is refused.
 //!
 //! ```text
 //!   holder A, token 7     BEGIN  check(7) ✓  UPDATE …  COMMIT
@@ -8,9 +8,9 @@
 //!   A goes on             BEGIN  check(7) ✗  nothing of this transaction can be committed
 //! ```
 //!
-//! The lock may be anywhere, on a Redis say; the database needs to know nothing of it but tokens. A check without the lock
-//! is safe: whoever comes late is refused, and holders disturb each other more often. The lock without a check is not: a
-//! process that was paused past its hold writes when it wakes up.
+//! The lock may be anywhere, on a Redis say; the database needs to know nothing of it but tokens. A check without the
+//! lock is safe: whoever comes late is refused, and holders disturb each other more often. The lock without a check is
+//! not: a process that was paused past its hold writes when it wakes up.
 //!
 //! # How
 //!
@@ -22,8 +22,8 @@
 //!     * [`FenceTable::postgres_statement`] and [`FenceTable::sqlite_statement`] for any other client.
 //! 3. When it fails, leave the transaction: drop it, or roll it back.
 //!
-//! Each is behind the feature of the crate's name. **Check first**, before the transaction reads: what was read before the
-//! check may be from before an older holder's last write.
+//! Each is behind the feature of the crate's name. **Check first**, before the transaction reads: what was read before
+//! the check may be from before an older holder's last write.
 //!
 //! # What is accepted
 //!
@@ -42,8 +42,8 @@
 //!
 //! # How much is kept
 //!
-//! A row per resource, for ever: a row that is deleted lets every token in. Rows of resources that are gone may be deleted
-//! once no transaction of an old holder can come any more; `changed` says when a token was last accepted.
+//! A row per resource, for ever: a row that is deleted lets every token in. Rows of resources that are gone may be
+//! deleted once no transaction of an old holder can come any more; `changed` says when a token was last accepted.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::hold::Fence;
@@ -155,8 +155,8 @@ impl FenceTable {
     }
 
     /// The check as a statement for any client of Postgres, to be run first in a transaction: `$1` is the resource, as
-    /// `text`, and `$2` the token, as `bigint`. It affects one row when the token is accepted; when it affects none, the
-    /// transaction must be rolled back.
+    /// `text`, and `$2` the token, as `bigint`. It affects one row when the token is accepted; when it affects none,
+    /// the transaction must be rolled back.
     pub fn postgres_statement(&self) -> String {
         self.fill(POSTGRES_CHECK)
     }

@@ -3,8 +3,8 @@
 use super::FenceTable;
 use crate::error::{Error, ErrorKind};
 
-/// What is run after a check that was refused. It fails, and from then on the transaction can only be rolled back, also by
-/// somebody who has not looked at the check's result.
+/// What is run after a check that was refused. It fails, and from then on the transaction can only be rolled back, also
+/// by somebody who has not looked at the check's result.
 pub(super) const POISON: &str = "DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = 'TF409', \
     MESSAGE = 'tenure: a fencing token was too old, so this transaction cannot be committed'; END $$";
 
@@ -13,8 +13,8 @@ impl FenceTable {
         format!("SELECT fence FROM {} WHERE resource = $1", self.quoted)
     }
 
-    /// What a failure of the check means, by its SQLSTATE where the server has answered. Nothing has come of the check in
-    /// any case, for nobody commits after it.
+    /// What a failure of the check means, by its SQLSTATE where the server has answered. Nothing has come of the check
+    /// in any case, for nobody commits after it.
     pub(super) fn explain_postgres(
         &self,
         state: Option<&str>,

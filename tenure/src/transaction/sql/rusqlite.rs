@@ -7,8 +7,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::hold::Fence;
 
 impl FenceTable {
-    /// Accepts `fence` for `resource` unless a newer one was committed, as part of the transaction that the connection is
-    /// in: give it the transaction, which ends without a commit when it is dropped. Begin it as `Immediate`.
+    /// Accepts `fence` for `resource` unless a newer one was committed, as part of the transaction that the connection
+    /// is in: give it the transaction, which ends without a commit when it is dropped. Begin it as `Immediate`.
     ///
     /// ```
     /// use rusqlite::{Connection, TransactionBehavior::Immediate};
@@ -18,7 +18,7 @@ impl FenceTable {
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// let mut database = Connection::open_in_memory()?;
     /// database.execute_batch(SQLITE_MIGRATION)?;
-    /// database.execute_batch("CREATE TABLE account (id INTEGER, balance INTEGER); INSERT INTO account VALUES (7, 100)")?;
+    /// database.execute_batch("CREATE TABLE account (id, balance); INSERT INTO account VALUES (7, 100)")?;
     ///
     /// let fence = Fence::new(8); // In earnest: `guard.fence()`.
     /// let tx = database.transaction_with_behavior(Immediate)?;
@@ -39,8 +39,8 @@ impl FenceTable {
     /// * [`ErrorKind::Unavailable`]: another connection was writing for all of the `busy_timeout`, or wrote since this
     ///   transaction first read;
     /// * [`ErrorKind::Missing`]: the table is not there;
-    /// * [`ErrorKind::Invalid`]: the connection is in no transaction, or the resource's name is empty, has a zero byte or
-    ///   more than 1,024 bytes.
+    /// * [`ErrorKind::Invalid`]: the connection is in no transaction, or the resource's name is empty, has a zero byte
+    ///   or more than 1,024 bytes.
     ///
     /// After any of them the transaction must not be committed.
     pub fn check_rusqlite(&self, tx: &Connection, resource: &str, fence: Fence) -> Result<()> {

@@ -13,8 +13,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::hold::Fence;
 
 impl FenceTable {
-    /// Accepts `fence` for `resource` unless a newer one was committed, as part of the transaction. It is one statement,
-    /// which waits while another transaction under the same resource is open.
+    /// Accepts `fence` for `resource` unless a newer one was committed, as part of the transaction. It is one
+    /// statement, which waits while another transaction under the same resource is open.
     ///
     /// ```no_run
     /// # mod sqlx { pub use {sqlx_core::connection::Connection, sqlx_core::query::query, sqlx_postgres::PgConnection}; }
@@ -32,14 +32,14 @@ impl FenceTable {
     ///
     /// # Errors
     ///
-    /// * [`ErrorKind::Lost`]: the token is older than one that was accepted, or is [`Fence::NONE`]. In the first case the
-    ///   transaction is in Postgres' failed state, and a commit of it commits nothing;
-    /// * [`ErrorKind::Unavailable`]: the database wants the transaction to be run again, as with SQLSTATE 40001, or could
-    ///   not be asked;
+    /// * [`ErrorKind::Lost`]: the token is older than one that was accepted, or is [`Fence::NONE`]. In the first case
+    ///   the transaction is in Postgres' failed state, and a commit of it commits nothing;
+    /// * [`ErrorKind::Unavailable`]: the database wants the transaction to be run again, as with SQLSTATE 40001, or
+    ///   could not be asked;
     /// * [`ErrorKind::Missing`]: the table is not there;
     /// * [`ErrorKind::Denied`]: the user may not write it, or the transaction is read-only;
-    /// * [`ErrorKind::Invalid`]: the connection is in no transaction that sqlx knows of, the transaction had failed before,
-    ///   or the resource's name is empty, has a zero byte or more than 1,024 bytes.
+    /// * [`ErrorKind::Invalid`]: the connection is in no transaction that sqlx knows of, the transaction had failed
+    ///   before, or the resource's name is empty, has a zero byte or more than 1,024 bytes.
     ///
     /// After any of them the transaction must not be committed.
     ///

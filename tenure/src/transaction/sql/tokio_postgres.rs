@@ -9,11 +9,12 @@ use crate::error::Result;
 use crate::hold::Fence;
 
 impl FenceTable {
-    /// Accepts `fence` for `resource` unless a newer one was committed, as part of the transaction. It is one statement and
-    /// one round trip, which waits while another transaction under the same resource is open.
+    /// Accepts `fence` for `resource` unless a newer one was committed, as part of the transaction. It is one statement
+    /// and one round trip, which waits while another transaction under the same resource is open.
     ///
     /// ```no_run
-    /// # async fn example(client: &mut tokio_postgres::Client, fence: tenure::Fence) -> Result<(), Box<dyn std::error::Error>> {
+    /// # use {tenure::Fence, tokio_postgres::Client};
+    /// # async fn example(client: &mut Client, fence: Fence) -> Result<(), Box<dyn std::error::Error>> {
     /// use tenure::transaction::sql::FenceTable;
     ///
     /// let tx = client.transaction().await?;
@@ -28,12 +29,12 @@ impl FenceTable {
     ///
     /// * [`Lost`](crate::ErrorKind::Lost): the token is older than one that was accepted, or is [`Fence::NONE`]. In the
     ///   first case the transaction is in Postgres' failed state, and a commit of it commits nothing;
-    /// * [`Unavailable`](crate::ErrorKind::Unavailable): the database wants the transaction to be run again, as with SQLSTATE
-    ///   40001, or could not be asked;
+    /// * [`Unavailable`](crate::ErrorKind::Unavailable): the database wants the transaction to be run again, as with
+    ///   SQLSTATE 40001, or could not be asked;
     /// * [`Missing`](crate::ErrorKind::Missing): the table is not there;
     /// * [`Denied`](crate::ErrorKind::Denied): the user may not write it, or the transaction is read-only;
-    /// * [`Invalid`](crate::ErrorKind::Invalid): the transaction had failed before, or the resource's name is empty, has a
-    ///   zero byte or more than 1,024 bytes.
+    /// * [`Invalid`](crate::ErrorKind::Invalid): the transaction had failed before, or the resource's name is empty,
+    ///   has a zero byte or more than 1,024 bytes.
     ///
     /// After any of them the transaction must not be committed.
     ///

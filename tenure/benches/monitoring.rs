@@ -1,0 +1,204 @@
+//! What monitoring costs an uncontended acquire and release at 128 tasks: each kind of it, and all together, against the
+//! same client with nobody listening. And what a million distinct names leave behind.
+//!
+//! Each figure is the median of fifteen short runs in which the sides take turns, on one worker thread. Without
+//! `--features metrics`, the sides with the facade are left out: what the others take then, against what they take with it,
+//! is what the facade costs where nobody has installed a recorder.
+
+#![allow(clippy::disallowed_methods, reason = "benchmarks live in real time")]
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use opentelemetry::trace::TracerProvider;
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider, SpanData, SpanExporter};
+use tenure::{Event, Lock, Locks, LocksBuilder, open_store};
+use testkit::Redis;
+use testkit::bench::{Limit, Stopwatch, figure, median, resident_bytes};
+use tracing::instrument::WithSubscriber;
+use tracing::{Dispatch, Subscriber};
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::registry::LookupSpan;
+
+const RUNS: usize = 15;
+const TASKS: u32 = 128;
+const PAIRS: u32 = 200;
+
+fn main() {
+    let server = Redis::start();
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.worker_threads(1).enable_all().build().expect("a runtime can be built");
+    let all = runtime.spawn(async move {
+        costs(&server).await;
+        names(&server).await;
+    });
+    runtime.block_on(all).expect("no task panics");
+}
+
+/// Who takes and releases, and who is told.
+struct Side {
+    name: &'static str,
+    locks: Locks,
+    spans: Option<fn() -> Dispatch>,
+}
+
+async fn costs(server: &Redis) {
+    let mut sides = vec![
+        side(server, "off", None, |builder| builder).await,
+        side(server, "off, once more", None, |builder| builder).await,
+        side(server, "events", None, |builder| builder).await,
+        side(server, "a sink", None, |builder| builder.sink(|event: &Event| _ = black_box(event))).await,
+        side(server, "spans, kept", Some(kept), |builder| builder).await,
+        side(server, "spans to OpenTelemetry, 1 in 100", Some(sampled), |builder| builder).await,
+        side(server, "spans to OpenTelemetry, all", Some(exported), |builder| builder).await,
+    ];
+    #[cfg(feature = "metrics")]
+    {
+        sides.push(side(server, "metrics", None, recorded).await);
+        sides.push(side(server, "metrics, events and spans", Some(kept), recorded).await);
+    }
+    let listened: Vec<_> = sides.iter().map(|side| side.name.contains("events").then(|| side.locks.events())).collect();
+    let heard = Arc::new(AtomicU64::new(0));
+    for mut events in listened.into_iter().flatten() {
+        let heard = heard.clone();
+        tokio::spawn(async move {
+            while events.recv().await.is_some() {
+                heard.fetch_add(1, Relaxed);
+            }
+        });
+    }
+    let mut taken = vec![Vec::new(); sides.len()];
+    for _ in 0..RUNS {
+        for (side, taken) in sides.iter().zip(&mut taken) {
+            taken.push(run(side).await);
+        }
+    }
+    assert!(heard.load(Relaxed) > 0);
+    let (off, others) = taken.split_first().expect("the first is off");
+    for (side, on) in sides[1..].iter().zip(others) {
+        for (what, i) in [("time", 0), ("client CPU", 1)] {
+            // Each run against its neighbour, as the machine's other work comes and goes.
+            let ratio = median(on.iter().zip(off).map(|(on, off)| on[i] / off[i]));
+            let [on, off] = [on, off].map(|runs| median(runs.iter().map(|cost| cost[i])));
+            let absolutes = format!("{on:.2} against {off:.2} µs a pair");
+            figure(&format!("{what}, {}", side.name), ratio, Limit::AtMost(1.05), &absolutes);
+        }
+    }
+}
+
+async fn side(
+    server: &Redis,
+    name: &'static str,
+    spans: Option<fn() -> Dispatch>,
+    with: impl FnOnce(LocksBuilder) -> LocksBuilder,
+) -> Side {
+    let store = open_store(&server.url()).await.expect("the server can be connected to");
+    Side { name, locks: with(Locks::builder(store)).build().expect("the options are valid"), spans }
+}
+
+#[cfg(feature = "metrics")]
+fn recorded(builder: LocksBuilder) -> LocksBuilder {
+    let exporter = metrics_exporter_prometheus::PrometheusBuilder::new();
+    let exporter = exporter.set_buckets(tenure::Metrics::SECONDS).expect("there are some").build_recorder();
+    builder.recorder(Arc::new(exporter))
+}
+
+/// Spans of the target `tenure` are kept for as long as they are open, and go nowhere.
+fn kept() -> Dispatch {
+    Dispatch::new(tracing_subscriber::registry())
+}
+
+fn sampled() -> Dispatch {
+    telemetry(Sampler::TraceIdRatioBased(0.01))
+}
+
+fn exported() -> Dispatch {
+    telemetry(Sampler::AlwaysOn)
+}
+
+fn telemetry(sampler: Sampler) -> Dispatch {
+    fn layer<S: Subscriber + for<'a> LookupSpan<'a>>(sampler: Sampler) -> impl Layer<S> {
+        let provider = SdkTracerProvider::builder().with_sampler(sampler).with_batch_exporter(Nowhere).build();
+        tracing_opentelemetry::layer().with_tracer(provider.tracer("bench"))
+    }
+    Dispatch::new(tracing_subscriber::registry().with(layer(sampler)))
+}
+
+#[derive(Debug)]
+struct Nowhere;
+
+impl SpanExporter for Nowhere {
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        drop(black_box(batch));
+        Ok(())
+    }
+}
+
+/// Microseconds of time and of this process's CPU for each pair.
+async fn run(side: &Side) -> [f64; 2] {
+    // While it lives, spans are looked at everywhere; so it does only here.
+    let dispatch = side.spans.map(|spans| spans());
+    let stopwatch = Stopwatch::start();
+    let tasks: Vec<_> = (0..TASKS)
+        .map(|task| {
+            let work = pairs(side.locks.mutex(format!("lock {task}")).build().expect("it is a name"));
+            match &dispatch {
+                Some(dispatch) => tokio::spawn(work.with_subscriber(dispatch.clone())),
+                None => tokio::spawn(work),
+            }
+        })
+        .collect();
+    for task in tasks {
+        task.await.expect("no task panics");
+    }
+    let cost = stopwatch.stop();
+    [cost.time, cost.cpu].map(|micros| micros / f64::from(TASKS * PAIRS))
+}
+
+async fn pairs(lock: Lock) {
+    for _ in 0..PAIRS {
+        let guard = lock.lock().await.expect("the server answers");
+        assert!(guard.release().await.expect("the server answers"));
+    }
+}
+
+/// What a client with everything on grows by over a million distinct names.
+async fn names(server: &Redis) {
+    let store = open_store(&server.url()).await.expect("the server can be connected to");
+    let builder = Locks::builder(store).fence_memory(std::time::Duration::ZERO);
+    #[cfg(feature = "metrics")]
+    let builder = recorded(builder).metrics_by_name(100);
+    let locks = builder.build().expect("the options are valid");
+    visit(&locks, 0..100_000).await;
+    let before = resident_bytes();
+    visit(&locks, 100_000..1_000_000).await;
+    let grown = resident_bytes().saturating_sub(before) as f64;
+    let absolutes = format!("{:.1} MiB over 900,000 names", grown / 1024.0 / 1024.0);
+    figure("bytes that stay of a name", grown / 900_000.0, Limit::AtMost(8.0), &absolutes);
+}
+
+async fn visit(locks: &Locks, names: std::ops::Range<u32>) {
+    let width = names.len() as u32 / TASKS + 1;
+    let tasks: Vec<_> = (0..TASKS)
+        .map(|task| {
+            let (locks, end) = (locks.clone(), names.end);
+            let first = names.start + task * width;
+            tokio::spawn(async move {
+                for n in first..(first + width).min(end) {
+                    let lock = locks.mutex(format!("a name that is as long as names are: {n}")).build();
+                    let guard = lock.expect("it is a name").lock().await.expect("the server answers");
+                    if n.is_multiple_of(2) {
+                        drop(guard)
+                    } else {
+                        _ = guard.release().await.expect("the server answers")
+                    }
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.expect("no task panics");
+    }
+}
