@@ -58,7 +58,7 @@ impl Participant for Files {
         Ok(())
     }
 
-    async fn list(&self) -> tenure::Result<Vec<Share>> {
+    async fn list(&self, _: Option<&str>) -> tenure::Result<Vec<Share>> {
         Ok(Vec::new())
     }
 }
@@ -137,7 +137,8 @@ async fn what_is_undecided_is_shown_and_rolled_back() {
     assert!(scene.redis.command(&["GET", "stock"]).contains("10"), "what was reserved is back");
     assert_eq!(scene.list(&[])[0]["state"], "aborted");
     // The program finishes it.
-    scene.coordinator("", Arc::default()).await.resolve(id.parse().unwrap()).await.unwrap();
+    let outcome = scene.coordinator("", Arc::default()).await.resolve(id.parse().unwrap()).await.unwrap();
+    assert!(!outcome.is_committed(), "{outcome:?}");
     assert_eq!(scene.list(&[]), Vec::<Value>::new());
     assert_eq!(scene.list(&["--all"])[0]["state"], "done-aborted");
     let forgotten = scene.tx(&["forget", &id]);

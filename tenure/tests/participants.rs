@@ -3,6 +3,8 @@
 #![cfg(all(feature = "redis", feature = "postgres"))]
 #![allow(missing_docs, reason = "a test")]
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use async_trait::async_trait;
 use tenure::ErrorKind;
 use tenure::conformance::participant::{Bench, check};
@@ -10,6 +12,36 @@ use tenure::transaction::Participant;
 use tenure::transaction::participant::{
     PostgresParticipant, RedisOp, RedisParticipant, RedisWork, SqlWork, Statement, Vote,
 };
+
+#[path = "../examples/participant.rs"]
+mod files;
+
+struct InFolder {
+    folder: files::Folder,
+    names: AtomicU32,
+}
+
+#[async_trait]
+impl Bench for InFolder {
+    fn taking(&self, count: u32) -> Vec<u8> {
+        let name = |_| (format!("file-{}", self.names.fetch_add(1, Ordering::Relaxed)), "content".to_owned());
+        serde_json::to_vec(&(0..count).map(name).collect::<files::Files>()).unwrap()
+    }
+
+    async fn left(&self) -> u32 {
+        self.folder.room().unwrap() as u32
+    }
+}
+
+#[tokio::test]
+async fn the_example_keeps_the_promises_of_a_participant() {
+    let place = tempfile::tempdir().unwrap();
+    let open = || files::Folder::open(place.path(), 100).unwrap();
+    let bench = InFolder { folder: open(), names: AtomicU32::new(0) };
+    check(&open(), &bench, "run").await;
+    let present = std::fs::read_dir(place.path()).unwrap().filter(|file| file.as_ref().unwrap().path().is_file());
+    assert_eq!(present.count(), 5, "the files of the one transaction that was committed");
+}
 
 struct InRedis<'a>(&'a testkit::Redis);
 
@@ -45,6 +77,9 @@ async fn redis_tries_all_of_a_step_before_it_does_any_of_it() {
     let server = testkit::Redis::start_durable();
     server.command(&["SET", "stock", "10"]);
     server.command(&["SADD", "set", "x"]);
+    // Numbers to others, but not to INCRBY.
+    server.command(&["MSET", "hex", "0x10", "zero", "007", "point", "1.0"]);
+    let add = |key: &str| RedisOp::Add { key: key.into(), by: 1 };
     let participant = RedisParticipant::connect("stock", &server.url()).await.unwrap();
     let take = |by| RedisOp::Take { key: "stock".into(), by };
     let set = RedisOp::Set { key: "a".into(), value: "text".into() };
@@ -53,6 +88,9 @@ async fn redis_tries_all_of_a_step_before_it_does_any_of_it() {
         RedisWork::new().reserve(take(6)).reserve(RedisOp::Push { key: "set".into(), value: "y".into() }),
         RedisWork::new().reserve(take(6)).commit(RedisOp::Add { key: "set".into(), by: 1 }),
         RedisWork::new().reserve(take(6)).commit(set).commit(RedisOp::Add { key: "a".into(), by: 1 }),
+        RedisWork::new().reserve(take(6)).reserve(add("hex")),
+        RedisWork::new().reserve(take(6)).reserve(add("zero")),
+        RedisWork::new().reserve(take(6)).reserve(add("point")),
         RedisWork::new().reserve(take(-1)),
         RedisWork::new().reserve(take(6)).commit(RedisOp::Add { key: "stock".into(), by: 1 << 53 }),
     ];

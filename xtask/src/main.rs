@@ -9,6 +9,7 @@
 //! | `tree.rs` | its first step: what the source files must look like |
 //! | `simulate.rs` | `cargo xtask simulate`: the client under random weather, and the bugs that this has to find |
 //! | `chaos.rs` | `cargo xtask chaos`: real servers under real faults |
+//! | `tx_soak.rs` | `cargo xtask tx-soak`: transfers between accounts on Redis and Postgres, by processes that are killed |
 //! | `bench.rs` | `cargo xtask bench`: the benchmarks, as one table |
 //! | `run.rs` | running a command |
 
@@ -22,6 +23,7 @@ mod servers;
 mod simulate;
 mod test;
 mod tree;
+mod tx_soak;
 
 use std::process::ExitCode;
 
@@ -44,6 +46,10 @@ cargo xtask: tests, checks and benchmarks of tenure
       what the clients saw is checked. All pairs of what is named, or all there are. --list shows which those are; --json
       prints an object for each run in place of a line,
       with the folder of the histories where --keep keeps them.
+  cargo xtask tx-soak [--transfers N] [--processes P] [--kills K]
+      N transfers among accounts on a Redis and a Postgres, as two-phase transactions by P processes, K of which are
+      killed: 100000, 16 and 200 where nothing is said. Then the total is as before, nothing that was told committed is
+      lost, and nothing is staged.
   cargo xtask bench [NAME…]
       Runs the benchmarks one after the other and ends with a table of their figures.
 
@@ -71,11 +77,12 @@ fn main() -> ExitCode {
         ["ci", steps @ ..] => ci::main(steps),
         ["simulate", rest @ ..] => simulate::main(rest),
         ["chaos", rest @ ..] => chaos::main(rest),
+        ["tx-soak", rest @ ..] => tx_soak::main(rest),
         ["bench", names @ ..] => bench::main(names),
         [] => Err(HELP.trim_end().to_owned()),
-        [other, ..] => {
-            Err(format!("there is no `cargo xtask {other}`; there are test, ci, simulate, chaos and bench: see --help"))
-        }
+        [other, ..] => Err(format!(
+            "there is no `cargo xtask {other}`; there are test, ci, simulate, chaos, tx-soak and bench: see --help"
+        )),
     };
     match outcome {
         Ok(line) => {

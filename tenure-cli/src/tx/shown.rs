@@ -115,7 +115,6 @@ impl Shown {
                 ("rolled-back", Some(why.to_string()), pending.as_slice(), heuristics.clone())
             }
             Outcome::Unknown { error, .. } => ("unknown", Some(error.to_string()), &[][..], Vec::new()),
-            _ => ("other", None, &[][..], Vec::new()),
         };
         let part = |pending: &tenure::transaction::coordinator::Pending| Part {
             name: pending.participant.clone(),

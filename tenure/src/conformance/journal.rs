@@ -104,6 +104,10 @@ pub async fn what_is_settled_goes_by_itself(journal: &dyn Journal, id: &str) {
     }
     let listed = journal.list().await.expect("it can be listed");
     assert!(listed.iter().all(|entry| entry.id != id), "what has expired is listed");
+    let unsettled = journal.unsettled().await.expect("it can be listed");
+    assert!(unsettled.iter().all(|entry| entry.id != id), "what is kept for a time is listed as unsettled");
+    let is_listed = unsettled.iter().any(|entry| entry.id == stays);
+    assert_eq!(is_listed, kept != Written::Conflict, "what is kept until it is forgotten is not listed as unsettled");
     let there = journal.load(&stays).await.expect("it can be read").is_some();
     assert_eq!(there, kept != Written::Conflict, "what is to be kept until it is forgotten went by itself");
     assert_eq!(journal.write(id, Some(1), b"late", NO_END).await.expect("it can be asked"), Written::Conflict);
@@ -121,6 +125,11 @@ pub async fn everything_is_listed(one: &dyn Journal, other: &dyn Journal, start:
     let expected: Vec<Entry> =
         ids.iter().map(|id| Entry { id: id.clone(), version: 1, value: id.clone().into_bytes() }).collect();
     assert_eq!(listed, expected);
+    one.forget(&ids[0], 1).await.expect("it can be asked");
+    one.write(&ids[1], Some(1), b"done", Keep::For(Duration::from_secs(3600))).await.expect("it can be written");
+    let mut unsettled = other.unsettled().await.expect("it can be listed");
+    unsettled.retain(|entry| ids.contains(&entry.id));
+    assert_eq!(unsettled, expected[2..], "unsettled is what is kept until it is forgotten");
 }
 
 /// Ids of any characters are ids, and any bytes are a value; what is too long is refused.

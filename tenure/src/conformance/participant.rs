@@ -57,7 +57,9 @@ pub async fn what_is_prepared_is_reserved_and_done_once(p: &dyn Participant, ben
         assert_eq!(bench.left().await, before - 5, "what is prepared has to be reserved, and once");
     }
     let staged = Share { branch: tx.clone(), state: ShareState::Staged };
-    assert!(p.list().await.expect("it answers").contains(&staged), "what is staged is not listed");
+    assert!(p.list(Some(&tx.lock)).await.expect("it answers").contains(&staged), "it is not listed under its lock");
+    assert_eq!(p.list(Some("another")).await.expect("it answers"), [], "it is listed under another lock");
+    assert!(p.list(None).await.expect("it answers").contains(&staged), "what is staged is not listed");
     for _ in 0..2 {
         assert_eq!(p.commit(&tx).await.expect("it answers"), Ack::Done);
         assert_eq!(bench.left().await, before - 5, "what is committed has to be done, and once");
@@ -134,7 +136,8 @@ pub async fn what_is_forgotten_is_refused_by_its_token(p: &dyn Participant, benc
     let (before, tx, next) = (bench.left().await, branch(run, "forget", 1, 9), branch(run, "forget", 2, 10));
     p.prepare(&tx, &bench.taking(1)).await.expect("it answers");
     p.forget(&tx).await.expect("it answers");
-    let is_listed = async |tx: &Branch| p.list().await.expect("it answers").iter().any(|share| share.branch == *tx);
+    let is_listed =
+        async |tx: &Branch| p.list(Some(&tx.lock)).await.expect("it answers").iter().any(|share| share.branch == *tx);
     assert!(is_listed(&tx).await, "what is staged was forgotten");
     p.rollback(&tx).await.expect("it answers");
     assert!(is_listed(&tx).await, "what became of it was forgotten before anybody said so");
@@ -176,5 +179,5 @@ pub async fn what_cannot_be_done_is_refused_and_leaves_nothing(p: &dyn Participa
     let vote = p.prepare(&tx, b"not its work").await.expect("it answers");
     assert!(matches!(refusal(vote), Refusal::Unable(_)), "work that is none was taken");
     assert_eq!(bench.left().await, before);
-    assert!(p.list().await.expect("it answers").iter().all(|share| share.branch != tx), "something is staged");
+    assert!(p.list(None).await.expect("it answers").iter().all(|share| share.branch != tx), "something is staged");
 }

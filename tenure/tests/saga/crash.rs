@@ -123,6 +123,10 @@ impl Journal for Pointed {
         self.to.list().await
     }
 
+    async fn unsettled(&self) -> Result<Vec<tenure::transaction::journal::Entry>> {
+        self.to.unsettled().await
+    }
+
     fn location(&self) -> String {
         self.to.location()
     }

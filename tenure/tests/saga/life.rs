@@ -222,6 +222,10 @@ impl Journal for Post {
         self.to.list().await
     }
 
+    async fn unsettled(&self) -> Result<Vec<tenure::transaction::journal::Entry>> {
+        self.to.unsettled().await
+    }
+
     fn location(&self) -> String {
         self.to.location()
     }

@@ -118,6 +118,10 @@ impl Journal for Between {
         self.0.list().await
     }
 
+    async fn unsettled(&self) -> Result<Vec<Entry>> {
+        self.0.unsettled().await
+    }
+
     fn location(&self) -> String {
         self.0.location()
     }

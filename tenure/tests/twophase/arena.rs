@@ -121,9 +121,14 @@ impl Client {
         Self { bank: bank.clone(), coordinator, locks, redis, postgres }
     }
 
-    pub fn lock(&self, name: &str) -> Lock {
-        let lock = self.locks.mutex(format!("{}/{name}", self.bank.name));
-        lock.ttl(Duration::from_secs(2)).patience(Duration::from_secs(2)).build().unwrap()
+    /// A lock of this bank. What is killed holds it for a ttl.
+    pub fn lock(&self, name: &str, ttl: Duration) -> Lock {
+        self.locks.mutex(format!("{}/{name}", self.bank.name)).ttl(ttl).build().unwrap()
+    }
+
+    /// The lock of a bank with two accounts: nobody waits for it to run out.
+    pub fn only_lock(&self) -> Lock {
+        self.lock("bank", Duration::from_secs(30))
     }
 
     /// Gives each side its part of the transfer.
@@ -163,7 +168,7 @@ impl Client {
 
     /// What is staged in this bank, or not to be forgotten yet: descriptions.
     pub async fn remains(&self) -> Vec<String> {
-        let (redis, postgres) = tokio::join!(self.redis.list(), self.postgres.list());
+        let (redis, postgres) = tokio::join!(self.redis.list(None), self.postgres.list(None));
         let start = format!("{}/", self.bank.name);
         let shares = redis.unwrap().into_iter().chain(postgres.unwrap());
         shares.filter(|share| share.branch.lock.starts_with(&start)).map(|share| format!("{share:?}")).collect()
@@ -171,7 +176,7 @@ impl Client {
 
     /// What is staged in this bank.
     pub async fn staged(&self) -> usize {
-        let (redis, postgres) = tokio::join!(self.redis.list(), self.postgres.list());
+        let (redis, postgres) = tokio::join!(self.redis.list(None), self.postgres.list(None));
         let start = format!("{}/", self.bank.name);
         let shares = redis.unwrap().into_iter().chain(postgres.unwrap());
         shares.filter(|share| share.state == ShareState::Staged && share.branch.lock.starts_with(&start)).count()

@@ -47,7 +47,7 @@ async fn work(Order { bank, folder, number, seed, transfers }: Order) {
         let (from, step) = (random.random_range(0..ACCOUNTS), random.random_range(1..ACCOUNTS));
         let (to, cents) = ((from + step) % ACCOUNTS, random.random_range(1..400));
         let transfer = Transfer { entry: format!("{number}-{count}"), from, to, cents };
-        let lock = client.lock(&(from % LOCKS).to_string());
+        let lock = client.lock(&(from % LOCKS).to_string(), Duration::from_secs(2));
         let guard = lock.lock().await.unwrap();
         client.coordinator.recover(&guard).await.unwrap();
         let line = |what: &str| format!("{what} {} {from} {to}\n", transfer.entry);

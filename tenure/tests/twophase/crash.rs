@@ -58,7 +58,7 @@ pub fn worker(order: &str) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let client = Client::open(&bank, Some(Arc::new(Dying { point }))).await;
-        let guard = client.lock("bank").lock().await.unwrap();
+        let guard = client.only_lock().lock().await.unwrap();
         let tx = client.put(client.coordinator.begin(&guard), &transfer("t1"));
         println!("{:?}", tx.commit().await.unwrap());
     });
@@ -77,7 +77,7 @@ pub fn at(point: &str) {
         let (one, other) = tokio::join!(Client::open(&bank, None), Client::open(&bank, None));
         // It need not run out: that is what fences are for.
         one.locks.break_lock(&format!("{}/bank", bank.name)).await.unwrap();
-        let guard = one.lock("bank").lock().await.unwrap();
+        let guard = one.only_lock().lock().await.unwrap();
         // Whoever recovers beside the holder does not hold anything.
         let beside = other.coordinator.clone();
         let beside = async { beside.recover(&guard).await };

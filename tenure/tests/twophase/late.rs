@@ -57,7 +57,7 @@ pub fn a_message(call: &str) {
             let hook = Arc::new(Keeping { call: call.clone(), ..Keeping::default() });
             let (first, next) = tokio::join!(Client::open(&bank, Some(hook.clone())), Client::open(&bank, None));
             {
-                let guard = first.lock("bank").lock().await.unwrap();
+                let guard = first.only_lock().lock().await.unwrap();
                 let tx = first.put(first.coordinator.begin(&guard), &transfer("t1"));
                 tokio::select! {
                     outcome = tx.commit() => panic!("it ended without {call}: {outcome:?}"),
@@ -65,7 +65,7 @@ pub fn a_message(call: &str) {
                 }
             }
             let late = hook.kept.lock().unwrap().0.take().unwrap();
-            let guard = next.lock("bank").lock().await.unwrap();
+            let guard = next.only_lock().lock().await.unwrap();
             let recovered = next.coordinator.recover(&guard).await.unwrap();
             assert!(recovered.is_complete(), "{call}: {recovered:?}");
             // The decision was under way, and was not there.
@@ -86,7 +86,7 @@ pub fn a_message(call: &str) {
                 t2(&mut expected).await;
             }
             drop(guard);
-            let guard = next.lock("bank").lock().await.unwrap();
+            let guard = next.only_lock().lock().await.unwrap();
             assert!(next.coordinator.recover(&guard).await.unwrap().is_complete(), "{call}");
             settled(&next, &expected, &call).await;
         });
@@ -113,7 +113,7 @@ impl Robbing {
         }
         let Self { next, .. } = self;
         rob(&next.locks, &format!("{}/bank", next.bank.name)).await;
-        let guard = next.lock("bank").lock().await.unwrap();
+        let guard = next.only_lock().lock().await.unwrap();
         let recovered = next.coordinator.recover(&guard).await.unwrap();
         assert!(recovered.is_complete(), "{point}: {recovered:?}");
         let tx = next.put(next.coordinator.begin(&guard), &transfer("t2")).commit().await.unwrap();
@@ -147,10 +147,10 @@ pub fn the_lock(point: &str) {
         let next = Client::open(&bank, None).await;
         let hook = Robbing { point: point.to_owned(), next, done: Mutex::new(false) };
         let first = Client::open(&bank, Some(Arc::new(hook))).await;
-        let guard = first.lock("bank").lock().await.unwrap();
+        let guard = first.only_lock().lock().await.unwrap();
         let outcome = first.put(first.coordinator.begin(&guard), &transfer("t1")).commit().await.unwrap();
         drop(guard);
-        let guard = first.lock("bank").lock().await.unwrap();
+        let guard = first.only_lock().lock().await.unwrap();
         // What comes of it without a hook.
         let after = Client::open(&bank, None).await;
         assert!(after.coordinator.recover(&guard).await.unwrap().is_complete(), "{point}");

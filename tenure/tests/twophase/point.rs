@@ -107,6 +107,10 @@ impl<J: Journal + Clone> Journal for Hooked<J> {
         self.inner.list().await
     }
 
+    async fn unsettled(&self) -> Result<Vec<Entry>> {
+        self.inner.unsettled().await
+    }
+
     fn location(&self) -> String {
         self.inner.location()
     }
@@ -145,7 +149,7 @@ impl<P: Participant + Clone> Participant for Hooked<P> {
         self.call(&name, move |inner| async move { inner.forget(&branch).await }).await
     }
 
-    async fn list(&self) -> Result<Vec<Share>> {
-        self.inner.list().await
+    async fn list(&self, lock: Option<&str>) -> Result<Vec<Share>> {
+        self.inner.list(lock).await
     }
 }

@@ -46,7 +46,7 @@ use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
 use crate::guard::Guard;
 use crate::transaction::TransactionId;
-use crate::transaction::journal::Durable;
+use crate::transaction::journal::{Durable, Entry};
 use crate::transaction::participant::Participant;
 
 mod decide;
@@ -175,11 +175,7 @@ impl Coordinator {
     ///
     /// It only reads.
     pub async fn list(&self) -> Result<Vec<Record>> {
-        let entries = self.journal.list().await?;
-        let mut records =
-            entries.iter().filter_map(|entry| Record::read(entry).transpose()).collect::<Result<Vec<_>>>()?;
-        records.sort_by_key(|record| (record.since, record.branch.id));
-        Ok(records)
+        records(&self.journal.list().await?)
     }
 
     fn named(&self, name: &str) -> Option<&Arc<dyn Participant>> {
@@ -231,6 +227,14 @@ impl Coordinator {
     fn new_id(&self) -> TransactionId {
         TransactionId::draw(&self.env)
     }
+}
+
+/// The two-phase transactions among what a journal has, the oldest first.
+fn records(entries: &[Entry]) -> Result<Vec<Record>> {
+    let mut records: Vec<Record> =
+        entries.iter().filter_map(|entry| Record::read(entry).transpose()).collect::<Result<_>>()?;
+    records.sort_by_key(|record| (record.since, record.branch.id));
+    Ok(records)
 }
 
 /// Between two attempts: at first, and at most.

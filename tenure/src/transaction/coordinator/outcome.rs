@@ -10,7 +10,6 @@ use crate::transaction::participant::{Branch, Refusal};
 /// What became of a transaction.
 #[derive(Clone, Debug)]
 #[must_use = "it may have been rolled back, or be unknown"]
-#[non_exhaustive]
 pub enum Outcome {
     /// It happens. That is decided and on the journal's disk.
     Committed {

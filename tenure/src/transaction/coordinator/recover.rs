@@ -5,7 +5,7 @@ use futures_util::future::{BoxFuture, join_all};
 
 use super::decide::Seen;
 use super::record::{Decision, Record};
-use super::{Coordinator, Outcome, Pending, Reason, Recovered};
+use super::{Coordinator, Outcome, Pending, Reason, Recovered, records};
 use crate::error::{Error, ErrorKind, Result};
 use crate::guard::Guard;
 use crate::transaction::TransactionId;
@@ -24,7 +24,7 @@ impl Coordinator {
     /// What was settled is settled; call it again for the rest.
     pub async fn recover(&self, guard: &Guard) -> Result<Recovered> {
         let (lock, fence) = (guard.name(), guard.fence());
-        self.recover_if(&|branch, _| branch.lock == lock && branch.fence < fence).await
+        self.recover_if(Some(lock), &|branch, _| branch.lock == lock && branch.fence < fence).await
     }
 
     /// Settles whatever was begun more than `age` ago, of any lock: for those who look after a deployment. A transaction that
@@ -39,23 +39,26 @@ impl Coordinator {
     /// As [`recover`](Self::recover).
     pub async fn recover_older(&self, age: std::time::Duration) -> Result<Recovered> {
         let before = self.env.wall().saturating_sub(crate::proto::micros(age));
-        self.recover_if(&|_, record| record.is_none_or(|record| record.since <= before)).await
+        self.recover_if(None, &|_, record| record.is_none_or(|record| record.since <= before)).await
     }
 
-    async fn recover_if(&self, concerns: &(dyn Fn(&Branch, Option<&Record>) -> bool + Sync)) -> Result<Recovered> {
+    async fn recover_if(
+        &self,
+        lock: Option<&str>,
+        concerns: &(dyn Fn(&Branch, Option<&Record>) -> bool + Sync),
+    ) -> Result<Recovered> {
         let mut recovered = Recovered::default();
         // First those who take part, and then the journal: what was staged before has had its record before.
         let mut lists: Vec<BoxFuture<'_, _>> = Vec::new();
         for participant in &self.participants {
-            lists.push(Box::pin(self.limited(participant.list())));
+            lists.push(Box::pin(self.limited(participant.list(lock))));
         }
         let shares = join_all(lists).await;
-        let records = self.retry(self.settle_timeout, || self.list().boxed()).await?;
+        let records = records(&self.retry(self.settle_timeout, || self.journal.unsettled()).await?)?;
         let is_undone = |record: &&Record| !record.state.is_done() && concerns(&record.branch, Some(record));
         for record in records.iter().filter(is_undone) {
             recovered.outcomes.push(self.settle(record.branch.id).await?);
         }
-        let recorded = |id| records.iter().find(|record| record.branch.id == id);
         for (participant, shares) in self.participants.iter().zip(shares) {
             let name = participant.name().to_owned();
             let shares = match shares {
@@ -66,7 +69,8 @@ impl Coordinator {
                 }
             };
             for share in shares {
-                let record = recorded(share.branch.id);
+                let seen = self.retry(self.settle_timeout, || self.find(share.branch.id).boxed()).await?;
+                let record = seen.as_ref().map(|seen| &seen.record);
                 if !concerns(&share.branch, record) {
                     continue;
                 }

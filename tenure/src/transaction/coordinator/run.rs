@@ -76,7 +76,12 @@ impl<'a> Transaction<'a> {
             // Nobody has prepared. If the record comes late, recovery aborts it.
             Err(error) => return rolled_back(Reason::Journal(error)),
         };
-        let refused = self.prepare(&branch).await;
+        // What is under way then is refused when it arrives.
+        let refused = tokio::select! {
+            biased;
+            _ = guard.lost() => Some(Reason::Lost),
+            refused = self.prepare(&branch) => refused,
+        };
         let wanted = || match &refused {
             Some(why) => (Decision::RollBack, Some(why.clone())),
             None if !guard.is_held() => (Decision::RollBack, Some(Reason::Lost)),

@@ -86,6 +86,13 @@ impl Journal for Memory {
         Ok(self.with(|entries, _| entries.values().map(|kept| kept.entry.clone()).collect()))
     }
 
+    async fn unsettled(&self) -> Result<Vec<Entry>> {
+        let open = |entries: &mut BTreeMap<String, Kept>, _| {
+            entries.values().filter(|kept| kept.expires.is_none()).map(|kept| kept.entry.clone()).collect()
+        };
+        Ok(self.with(open))
+    }
+
     fn location(&self) -> String {
         "memory".to_owned()
     }
@@ -112,6 +119,10 @@ impl<J: Journal> Journal for Presumed<J> {
 
     async fn list(&self) -> Result<Vec<Entry>> {
         self.0.list().await
+    }
+
+    async fn unsettled(&self) -> Result<Vec<Entry>> {
+        self.0.unsettled().await
     }
 
     fn location(&self) -> String {

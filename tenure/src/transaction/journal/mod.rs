@@ -87,6 +87,9 @@ pub trait Journal: Debug + Send + Sync + 'static {
     /// All that is there, by id. What comes or goes meanwhile may be missing or among it.
     async fn list(&self) -> Result<Vec<Entry>>;
 
+    /// Those of them that are kept until they are forgotten, by id: as many as are not settled, however many are.
+    async fn unsettled(&self) -> Result<Vec<Entry>>;
+
     /// Where it is, as messages name it: without a password.
     fn location(&self) -> String;
 }
@@ -209,6 +212,10 @@ impl<J: Journal + ?Sized> Journal for Arc<J> {
 
     async fn list(&self) -> Result<Vec<Entry>> {
         (**self).list().await
+    }
+
+    async fn unsettled(&self) -> Result<Vec<Entry>> {
+        (**self).unsettled().await
     }
 
     fn location(&self) -> String {

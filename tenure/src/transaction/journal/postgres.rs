@@ -107,6 +107,13 @@ impl Journal for PostgresJournal {
         Ok(rows.iter().map(entry).collect())
     }
 
+    async fn unsettled(&self) -> Result<Vec<Entry>> {
+        const OPEN: &str =
+            "SELECT id, version, value FROM tenure_journal WHERE expires IS NULL ORDER BY id COLLATE \"C\"";
+        let rows = self.0.by(true, async |client| client.query(OPEN, &[]).await).await?;
+        Ok(rows.iter().map(entry).collect())
+    }
+
     fn location(&self) -> String {
         self.0.location().to_owned()
     }

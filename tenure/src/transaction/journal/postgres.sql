@@ -5,4 +5,5 @@ CREATE TABLE IF NOT EXISTS tenure_journal (
     value   bytea NOT NULL,
     expires timestamptz
 );
+CREATE INDEX IF NOT EXISTS tenure_journal_unsettled ON tenure_journal (id) WHERE expires IS NULL;
 CREATE INDEX IF NOT EXISTS tenure_journal_expires ON tenure_journal (expires) WHERE expires IS NOT NULL;

@@ -24,7 +24,7 @@ static CHANGE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("red
 ///
 /// ```text
 /// ACL SETUSER transactions on >password ~tenure:journal:* +evalsha +script|load +scan +hmget +hget +hset +del
-///     +persist +pexpire +ping +time +info +config|get
+///     +sadd +srem +sismember +smembers +persist +pexpire +ping +time +info +config|get
 /// ```
 ///
 /// Clones share one connection, which comes back by itself.
@@ -71,13 +71,19 @@ impl RedisJournal {
         Ok(DurableRedis(self))
     }
 
+    /// The key of the set of those that are kept until they are forgotten.
+    fn open(&self) -> String {
+        format!("{}:journal:open", self.0.prefix())
+    }
+
     fn key(&self, id: &str) -> Vec<u8> {
         format!("{}:journal:{{{id}}}", self.0.prefix()).into_bytes()
     }
 
     async fn change(&self, id: &str, args: &[&[u8]]) -> Result<u64> {
         let what = format!("the journal's record {id:?}");
-        let value = self.0.run(&what, &CHANGE, &[&self.key(id)], args).await?;
+        let args = [&[id.as_bytes()], args].concat();
+        let value = self.0.run(&what, &CHANGE, &[&self.key(id), self.open().as_bytes()], &args).await?;
         redis::from_redis_value(value).map_err(|_| self.0.unreadable(&what))
     }
 
@@ -110,7 +116,7 @@ impl Journal for RedisJournal {
     }
 
     async fn forget(&self, id: &str, expected: u64) -> Result<bool> {
-        Ok(self.change(id, &[expected.to_string().as_bytes()]).await? == 1)
+        Ok(self.change(id, &[expected.to_string().as_bytes()]).await? != 0)
     }
 
     async fn list(&self) -> Result<Vec<Entry>> {
@@ -137,6 +143,18 @@ impl Journal for RedisJournal {
         }
     }
 
+    async fn unsettled(&self) -> Result<Vec<Entry>> {
+        let what = "listing the journal";
+        let answer = self.0.ask(what, redis::cmd("SMEMBERS").arg(self.open())).await?;
+        let mut ids: Vec<String> = redis::from_redis_value(answer).map_err(|_| self.0.unreadable(what))?;
+        ids.sort_unstable();
+        let mut found = Vec::new();
+        for id in ids {
+            found.extend(self.read(&id, &self.key(&id)).await?);
+        }
+        Ok(found)
+    }
+
     fn location(&self) -> String {
         format!("Redis at {}", self.0.server())
     }
@@ -158,6 +176,10 @@ impl Journal for DurableRedis {
 
     async fn list(&self) -> Result<Vec<Entry>> {
         self.0.list().await
+    }
+
+    async fn unsettled(&self) -> Result<Vec<Entry>> {
+        self.0.unsettled().await
     }
 
     fn location(&self) -> String {

@@ -25,6 +25,7 @@ const SCHEMA: &str = "
     CREATE TABLE entry (id TEXT PRIMARY KEY, version INTEGER NOT NULL, value BLOB NOT NULL, expires INTEGER)
         STRICT, WITHOUT ROWID;
     CREATE INDEX entry_expires ON entry (expires) WHERE expires IS NOT NULL;
+    CREATE INDEX entry_unsettled ON entry (id) WHERE expires IS NULL;
 ";
 
 /// A journal in a SQLite file, for the processes of one machine. The file is the journal's alone: locks in a SQLite file have
@@ -195,6 +196,16 @@ impl Journal for SqliteJournal {
             let read = || -> rusqlite::Result<Vec<Entry>> {
                 connection.prepare(&format!("{LIVE} ORDER BY id"))?.query_map([now], entry)?.collect()
             };
+            read().map_err(|error| sqlite_explain(&path, error))
+        })
+        .await
+    }
+
+    async fn unsettled(&self) -> Result<Vec<Entry>> {
+        const OPEN: &str = "SELECT id, version, value FROM entry WHERE expires IS NULL ORDER BY id";
+        let path = self.path.clone();
+        self.on_thread(move |connection| {
+            let read = || -> rusqlite::Result<Vec<Entry>> { connection.prepare(OPEN)?.query_map([], entry)?.collect() };
             read().map_err(|error| sqlite_explain(&path, error))
         })
         .await

@@ -79,8 +79,9 @@ pub trait Participant: Debug + Send + Sync + 'static {
     /// Does nothing to what is staged.
     async fn forget(&self, branch: &Branch) -> Result<()>;
 
-    /// What is staged, and what became of transactions that are not to be forgotten yet; the oldest token first.
-    async fn list(&self) -> Result<Vec<Share>>;
+    /// What is staged, and what became of transactions that are not to be forgotten yet, under that lock or under any; the
+    /// oldest token first.
+    async fn list(&self, lock: Option<&str>) -> Result<Vec<Share>>;
 }
 
 /// A transaction, as a participant has to know it.

@@ -243,16 +243,16 @@ impl Participant for PostgresParticipant {
             Ok(Step::Keep(()))
         };
         self.server.within(step).await?;
-        if self.forgotten.fetch_add(1, Ordering::Relaxed) % SWEEP_EVERY == 0 {
+        if self.forgotten.fetch_add(1, Ordering::Relaxed).is_multiple_of(SWEEP_EVERY) {
             let _ = self.server.by(true, async |client| client.execute(SWEEP, &[&self.name]).await).await;
         }
         Ok(())
     }
 
-    async fn list(&self) -> Result<Vec<Share>> {
+    async fn list(&self, lock: Option<&str>) -> Result<Vec<Share>> {
         const LIST: &str = "SELECT id, lock, fence, state FROM tenure_share
-            WHERE participant = $1 AND finished IS NULL ORDER BY fence, id";
-        let rows = self.server.by(true, async |client| client.query(LIST, &[&self.name]).await).await?;
+            WHERE participant = $1 AND finished IS NULL AND lock = COALESCE($2, lock) ORDER BY fence, id";
+        let rows = self.server.by(true, async |client| client.query(LIST, &[&self.name, &lock]).await).await?;
         let share = |row: &tokio_postgres::Row| {
             let id = row.get::<_, String>(0).parse()?;
             let branch = Branch { id, lock: row.get(1), fence: Fence::new(row.get::<_, i64>(2) as u64) };

@@ -11,6 +11,7 @@ CREATE TABLE IF NOT EXISTS tenure_share (
     PRIMARY KEY (participant, id)
 );
 CREATE INDEX IF NOT EXISTS tenure_share_lock ON tenure_share (participant, lock, fence);
+CREATE INDEX IF NOT EXISTS tenure_share_open ON tenure_share (participant, lock) WHERE finished IS NULL;
 CREATE TABLE IF NOT EXISTS tenure_share_fence (
     participant text NOT NULL,
     lock        text NOT NULL,

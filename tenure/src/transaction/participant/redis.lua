@@ -20,49 +20,57 @@ if share then
   state, finished, _, staged = split(share)
 end
 
+-- The command for one of the work.
+local function command(op)
+  local by = op.by and string.format('%d', op.by)
+  if op.op == 'take' then return { 'DECRBY', op.key, by } end
+  if op.op == 'add' then return { 'INCRBY', op.key, by } end
+  if op.op == 'set' then return { 'SET', op.key, op.value } end
+  if op.op == 'del' then return { 'DEL', op.key } end
+  if op.op == 'hash-set' then return { 'HSET', op.key, op.field, op.value } end
+  if op.op == 'set-add' then return { 'SADD', op.key, op.member } end
+  if op.op == 'push' then return { 'RPUSH', op.key, op.value } end
+end
+
+-- A number as Redis counts with it: no other text for the same one will do. nil for what is none.
+local function whole(text)
+  local number = tonumber(text)
+  if number and string.format('%d', number) == text then return number end
+end
+
 -- What would come of the commands, by what is there and what the ones before them leave: nil, or what is wrong.
+local WANTED = { take = 'string', add = 'string', set = 'string', del = 'any', ['hash-set'] = 'hash', ['set-add'] = 'set',
+  push = 'list' }
 local function fault(ops)
   local kinds, numbers = {}, {}
-  local function kind_of(name)
-    if not kinds[name] then kinds[name] = redis.call('TYPE', name).ok end
-    return kinds[name]
-  end
-  local wanted = { take = 'string', add = 'string', set = 'string', ['hash-set'] = 'hash', ['set-add'] = 'set', push = 'list' }
   for _, op in ipairs(ops) do
-    local is, want = kind_of(op.key), wanted[op.op]
+    local name, want = op.key, WANTED[op.op]
+    if not want then return 'no command is called ' .. tostring(op.op) end
+    if not redis.acl_check_cmd(unpack(command(op))) then return 'this user may not ' .. op.op .. ' ' .. name end
+    kinds[name] = kinds[name] or redis.call('TYPE', name).ok
     if op.op == 'del' then
-      kinds[op.key], numbers[op.key] = 'none', 0
-    elseif not want then
-      return 'no command is called ' .. tostring(op.op)
-    elseif is ~= want and is ~= 'none' and op.op ~= 'set' then
-      return op.key .. ' is a ' .. is .. ' and not a ' .. want
+      kinds[name], numbers[name] = 'none', 0
     elseif op.op == 'set' then
-      kinds[op.key], numbers[op.key] = 'string', tonumber(op.value) or false
+      kinds[name], numbers[name] = 'string', whole(op.value) or false
+    elseif kinds[name] ~= want and kinds[name] ~= 'none' then
+      return name .. ' is a ' .. kinds[name] .. ' and not a ' .. want
     else
-      kinds[op.key] = want
+      kinds[name] = want
       if want == 'string' then
-        local number = numbers[op.key]
-        if number == nil then number = tonumber(redis.call('GET', op.key) or '0') end
-        if not number or number ~= math.floor(number) then return op.key .. ' is not a whole number' end
-        if op.op == 'take' and number < op.by then return op.key .. ' has not enough: ' .. string.format('%d', number) end
+        local number = numbers[name]
+        if number == nil then number = whole(redis.call('GET', name) or '0') end
+        if not number then return name .. ' is not a whole number' end
+        if op.op == 'take' and number < op.by then return name .. ' has not enough: ' .. string.format('%d', number) end
         number = op.op == 'take' and number - op.by or number + op.by
-        if math.abs(number) >= LIMIT then return op.key .. ' would be too large a number' end
-        numbers[op.key] = number
+        if math.abs(number) >= LIMIT then return name .. ' would be too large a number' end
+        numbers[name] = number
       end
     end
   end
 end
 
 local function carry_out(ops)
-  for _, op in ipairs(ops) do
-    if op.op == 'take' then redis.call('DECRBY', op.key, string.format('%d', op.by))
-    elseif op.op == 'add' then redis.call('INCRBY', op.key, string.format('%d', op.by))
-    elseif op.op == 'set' then redis.call('SET', op.key, op.value)
-    elseif op.op == 'del' then redis.call('DEL', op.key)
-    elseif op.op == 'hash-set' then redis.call('HSET', op.key, op.field, op.value)
-    elseif op.op == 'set-add' then redis.call('SADD', op.key, op.member)
-    elseif op.op == 'push' then redis.call('RPUSH', op.key, op.value) end
-  end
+  for _, op in ipairs(ops) do redis.call(unpack(command(op))) end
 end
 
 local function put(letter, done, rest)

@@ -163,9 +163,14 @@ impl Participant for RedisParticipant {
         self.step("forget", branch, b"").await.map(drop)
     }
 
-    async fn list(&self) -> Result<Vec<Share>> {
+    async fn list(&self, lock: Option<&str>) -> Result<Vec<Share>> {
         let what = "listing the shares";
         let start = self.start();
+        if let Some(lock) = lock {
+            let mut found = self.of_lock((start + lock).as_bytes(), lock).await?;
+            found.sort_by_key(|share| (share.branch.fence, share.branch.id));
+            return Ok(found);
+        }
         let (mut found, mut cursor) = (Vec::new(), b"0".to_vec());
         loop {
             let mut command = redis::cmd("SCAN");

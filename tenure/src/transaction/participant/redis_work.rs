@@ -110,6 +110,7 @@ impl RedisWork {
     }
 
     /// What cannot be meant, if anything.
+    #[cfg(feature = "redis")]
     pub(super) fn fault(&self) -> Option<String> {
         const MOST: i64 = 1 << 53;
         let mut all = self.reserve.iter().chain(&self.commit).chain(&self.rollback);
