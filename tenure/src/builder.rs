@@ -68,7 +68,7 @@ impl LocksBuilder {
     /// Tells a lock's name as the label `lock` of its figures in the `metrics` facade, for the first `most` names; all
     /// others are `other`. By default, and with zero, no names are told.
     ///
-    /// Each name costs whoever stores the figures some 70 series. Give it where there are a few names that stay.
+    /// Each name costs whoever stores the figures some 60 series for each kind of lock. Give it where there are a few names that stay.
     #[cfg(feature = "metrics")]
     pub fn metrics_by_name(mut self, most: usize) -> Self {
         self.told.names = most;

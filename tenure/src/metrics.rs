@@ -134,7 +134,7 @@ impl Counters {
     }
 }
 
-/// One bucket per power of two of microseconds, up to twelve days.
+/// One bucket per power of two of microseconds, up to six days; the last is for all that is longer, too.
 const BUCKETS: usize = 40;
 
 /// A histogram while it is filled.

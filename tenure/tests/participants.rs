@@ -6,12 +6,14 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use async_trait::async_trait;
-use tenure::ErrorKind;
 use tenure::conformance::participant::{Bench, check};
 use tenure::transaction::Participant;
+use tenure::transaction::coordinator::{Coordinator, Outcome};
+use tenure::transaction::journal::SqliteJournal;
 use tenure::transaction::participant::{
-    PostgresParticipant, RedisOp, RedisParticipant, RedisWork, SqlWork, Statement, Vote,
+    Branch, PostgresParticipant, RedisOp, RedisParticipant, RedisWork, Refusal, SqlWork, Statement, Vote,
 };
+use tenure::{ErrorKind, Fence};
 
 #[path = "../examples/participant.rs"]
 mod files;
@@ -92,14 +94,12 @@ async fn redis_tries_all_of_a_step_before_it_does_any_of_it() {
         RedisWork::new().reserve(take(6)).reserve(add("zero")),
         RedisWork::new().reserve(take(6)).reserve(add("point")),
         RedisWork::new().reserve(take(-1)),
+        // It could not be given back.
+        RedisWork::new().reserve(take(6)).rollback(add("set")),
         RedisWork::new().reserve(take(6)).commit(RedisOp::Add { key: "stock".into(), by: 1 << 53 }),
     ];
     for (n, work) in works.into_iter().enumerate() {
-        let branch = tenure::transaction::participant::Branch {
-            id: format!("{n:032x}").parse().unwrap(),
-            lock: "l".into(),
-            fence: tenure::Fence::new(1),
-        };
+        let branch = Branch { id: format!("{n:032x}").parse().unwrap(), lock: "l".into(), fence: Fence::new(1) };
         let vote = participant.prepare(&branch, &Vec::from(work)).await.unwrap();
         assert!(matches!(vote, Vote::Refused(_)), "{n} was prepared");
         assert!(server.command(&["GET", "stock"]).contains("10"), "{n} was done by half");
@@ -112,6 +112,30 @@ async fn redis_takes_part_only_where_it_writes_before_it_answers() {
     let error = RedisParticipant::connect("stock", &server.url()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
     assert!(error.to_string().contains("appendfsync always"), "{error}");
+}
+
+#[tokio::test]
+async fn what_is_staged_though_it_was_done_is_done_again_by_the_next_holder() {
+    let server = testkit::Redis::start_durable();
+    server.command(&["SET", "stock", "100"]);
+    let place = tempfile::tempdir().unwrap();
+    let journal = SqliteJournal::connect(&format!("sqlite:{}/journal.db", place.path().display())).await.unwrap();
+    let participant = RedisParticipant::connect("stock", &server.url()).await.unwrap();
+    let coordinator = Coordinator::new(journal).participant(participant).unwrap();
+    let lock = tenure::open("memory:").await.unwrap().mutex("l").build().unwrap();
+    let (guard, work) = (lock.lock().await.unwrap(), InRedis(&server).taking(5));
+    let outcome = coordinator.begin(&guard).work("stock", work.clone()).commit().await.unwrap();
+    let Outcome::Committed { id, .. } = outcome else { panic!("{outcome:?}") };
+
+    // Its data comes from a copy that was made between the two steps.
+    let share = format!("s0{} {}", guard.fence(), String::from_utf8(work).unwrap());
+    server.command(&["HSET", "tenure:share:stock:l", &id.to_string(), &share]);
+    server.command(&["SREM", "taken", "5"]);
+    guard.release().await.unwrap();
+    let guard = lock.lock().await.unwrap();
+    let recovered = coordinator.recover(&guard).await.unwrap();
+    assert!(recovered.is_complete(), "{recovered:?}");
+    assert!(server.command(&["SISMEMBER", "taken", "5"]).starts_with(":1"), "it is still staged");
 }
 
 struct InPostgres<'a>(&'a testkit::Postgres);
@@ -142,6 +166,13 @@ async fn postgres_keeps_the_promises_of_a_participant() {
         "2",
         "the commits were carried out, and nothing tried"
     );
+    // What could not be given back is not taken.
+    let give_back = Statement::new("UPDATE stock SET n = n + 5 WHERE n < 0").rows(1);
+    let work = SqlWork::new().reserve(Statement::new("UPDATE stock SET n = n - 5")).rollback(give_back);
+    let branch = Branch { id: format!("{:032x}", 7).parse().unwrap(), lock: "l".into(), fence: Fence::new(1) };
+    let vote = participant.prepare(&branch, &Vec::from(work)).await.unwrap();
+    assert!(matches!(vote, Vote::Refused(Refusal::Unable(_))), "{vote:?}");
+    assert_eq!(server.psql("SELECT n FROM stock").trim(), "95");
     let error = PostgresParticipant::connect("stock", "postgres://nobody:s3cret@127.0.0.1:1/x").await.unwrap_err();
     assert!(!format!("{error:?}").contains("s3cret"), "{error:?}");
     assert_eq!(error.kind(), ErrorKind::Unavailable);

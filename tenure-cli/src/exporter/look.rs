@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use tenure::{Holder, LockInfo, Locks};
+use tenure::{ErrorKind, Holder, LockInfo, Locks};
 use tokio::sync::Mutex;
 
 use crate::clock;
@@ -43,7 +43,7 @@ pub(super) struct Figures {
     pub(super) holders: usize,
     pub(super) waiting: usize,
     pub(super) spans: Spans,
-    /// Locks that there were too many of to read.
+    /// Locks that there were too many of to read, or whose record could not be.
     pub(super) unread: usize,
     pub(super) by_name: Vec<Lock>,
     /// Locks that there were too many of to tell by name.
@@ -87,6 +87,10 @@ impl<'a> Watcher<'a> {
         let looked = looked.unwrap_or_else(|| Err(Failure::new(STORE, format!("no answer within {limit:?}"))));
         let took = clock::now() - begun;
         let is_up = looked.is_ok();
+        if !is_up {
+            // A file that was replaced does not come back by itself.
+            seen.locks = None;
+        }
         match (&looked, seen.was_up.replace(is_up)) {
             (Err(failure), None | Some(true)) => say(&format!("tenure: the store is down: {}", failure.message)),
             (Ok(_), Some(false)) => say("tenure: the store is back"),
@@ -94,7 +98,7 @@ impl<'a> Watcher<'a> {
         }
         let figures = Figures { up: is_up, took, ..looked.unwrap_or_default() };
         let told = text::text(&figures);
-        seen.told = Some((told.clone(), clock::now() + self.options.cache.max(REST * took)));
+        seen.told = Some((told.clone(), until(self.options.cache.max(REST * took))));
         told
     }
 
@@ -108,11 +112,30 @@ impl<'a> Watcher<'a> {
         names.retain(|name| matches(&self.options.pattern, name.as_str()));
         let unread = names.len().saturating_sub(self.options.max_read);
         names.truncate(self.options.max_read);
-        let infos = stream::iter(&names).map(|name| locks.info(name.as_str())).buffer_unordered(READS);
+        let locks = &*locks;
+        let infos = stream::iter(&names).map(|name| async move {
+            match locks.info(name.as_str()).await {
+                // One record that is damaged, or none of ours, says nothing of the store.
+                Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Foreign) => Ok(None),
+                read => read.map(Some),
+            }
+        });
         let figures = Figures { unread, ..Figures::default() };
-        let figures = infos.try_fold(figures, |figures, info| async move { Ok(figures.and(&info)) }).await?;
+        let add = async |figures: Figures, info: Option<LockInfo>| {
+            Ok(match info {
+                Some(info) => figures.and(&info),
+                None => Figures { unread: figures.unread + 1, ..figures },
+            })
+        };
+        let figures = infos.buffer_unordered(READS).try_fold(figures, add).await?;
         Ok(figures.told_by_name(self.options.max_locks))
     }
+}
+
+/// So much later, or a day where that is beyond all clocks.
+fn until(rest: Duration) -> Instant {
+    let now = clock::now();
+    now.checked_add(rest).unwrap_or(now + Duration::from_secs(24 * 3600))
 }
 
 impl Figures {

@@ -43,7 +43,8 @@ pub(super) async fn serve(listener: TcpListener, watcher: &Watcher<'_>) -> Infal
 
 async fn converse(stream: TcpStream, watcher: &Watcher<'_>) {
     let mut server = http1::Builder::new();
-    server.timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_buf_size(16 * 1024);
+    // A look that was begun is ended and kept, whoever hangs up: else there were no rest after it.
+    server.timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_buf_size(16 * 1024).half_close(true);
     let answer = service_fn(|request| async move { Ok::<_, Infallible>(answer(&request, watcher).await) });
     // A client that goes away is its own affair.
     let _ = server.serve_connection(TokioIo::new(stream), answer).await;

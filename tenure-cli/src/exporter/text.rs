@@ -29,7 +29,11 @@ pub(super) fn text(figures: &Figures) -> String {
             "Until the first claim ends that is in, unless it is renewed.",
             seconds(soonest_expiry),
         ),
-        ("tenure_store_locks_unread", "Locks beyond --max-read, which no other figure counts.", number(figures.unread)),
+        (
+            "tenure_store_locks_unread",
+            "Locks beyond --max-read, or whose record is damaged or no lock's: no other figure counts them.",
+            number(figures.unread),
+        ),
         ("tenure_store_locks_untold", "Locks beyond --max-locks, not told by name.", number(figures.untold)),
     ] {
         one(&mut text, name, help, value);

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio_postgres::config::Host;
-use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Config, NoTls, Transaction};
 
 use crate::env;
@@ -187,7 +186,9 @@ impl Postgres {
 
     /// The same where something was to be committed: without the server's own word, nobody knows.
     fn explain_commit(&self, error: tokio_postgres::Error) -> Error {
-        if error.as_db_error().is_some_and(|said| *said.code() != SqlState::ADMIN_SHUTDOWN) {
+        // A pooler tells in the server's place that the server is gone.
+        let is_away = |code: &str| code.starts_with("08") || code.starts_with("57P");
+        if error.as_db_error().is_some_and(|said| !is_away(said.code().code())) {
             return self.explain(error);
         }
         let message = format!(

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::outcome::Outcome;
+use super::outcome::{Outcome, Reason};
 use super::settle::{Settle, Verdict, refused};
 use super::txid::Txid;
 use crate::client::Core;
@@ -72,9 +72,12 @@ pub(super) async fn ask(core: &Core, settle: &Settle, limit: Duration) -> Result
     let (mut pause, mut silence) = (PAUSE.0, None);
     loop {
         let error = match core.settle(settle, limit).await {
+            // The record of an attempt before may have been there, and gone since.
+            Ok(Verdict::RolledBack(Reason::TooLate)) if silence.is_some() => None,
             Ok(verdict) => return Ok(verdict),
-            Err(error) => error,
+            Err(error) => Some(error),
         };
+        let Some(error) = error else { return Err(silence.expect("an attempt before had no reply")) };
         if error.is_ambiguous() {
             silence = Some(error);
         } else if silence.is_none() {

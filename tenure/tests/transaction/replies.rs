@@ -89,6 +89,23 @@ async fn what_nobody_answers_is_unknown_and_resolved_when_somebody_does() {
 }
 
 #[tokio::test]
+async fn what_may_have_been_done_and_is_forgotten_is_never_told_to_be_rolled_back() {
+    let (server, proxy, locks) = behind_proxy().await;
+    let guard = locks.mutex("a").op_timeout(ms(1_500)).build().unwrap().lock().await.unwrap();
+    let mut tx = guard.begin_transaction().outcome_memory(ms(1_000)).begin().await.unwrap();
+    tx.set("data", "1");
+    proxy.silence(true);
+    let commit = tokio::spawn(tx.commit());
+    until("it was done, and nobody was told", || async { exists(&server, "data") }).await;
+    let records = || server.command(&["KEYS", "tenure:tx:*"]);
+    until("its record is gone", || async { records().starts_with("*0") }).await;
+    proxy.silence(false);
+    let before = calls(&server);
+    assert!(matches!(within(commit).await.unwrap(), Outcome::Unknown(_)));
+    assert!(calls(&server) > before, "it was not asked for again");
+}
+
+#[tokio::test]
 async fn a_server_that_is_away_refuses_and_one_that_dies_after_it_answered_keeps_what_it_wrote_to_disk() {
     let mut server = testkit::Redis::start_durable();
     let locks = client(&server.url()).await;

@@ -91,7 +91,8 @@ impl Commands {
 
     /// Makes sure that the server keeps whatever it acknowledged. `kept` is what must not be forgotten, as messages say it.
     pub(crate) async fn require_durable(&self, kept: &str) -> Result<()> {
-        const SETTINGS: [&str; 4] = ["appendonly", "appendfsync", "maxmemory", "maxmemory-policy"];
+        const SETTINGS: [&str; 5] =
+            ["appendonly", "appendfsync", "no-appendfsync-on-rewrite", "maxmemory", "maxmemory-policy"];
         let what = "asking whether the server is durable";
         let answer = self.ask(what, redis::cmd("CONFIG").arg("GET").arg(&SETTINGS)).await?;
         let settings: BTreeMap<String, String> = redis::from_redis_value(answer).map_err(|_| self.unreadable(what))?;
@@ -100,6 +101,7 @@ impl Commands {
         let missing: Vec<&str> = [
             (!is("appendonly", "yes"), "appendonly yes"),
             (!is("appendfsync", "always"), "appendfsync always"),
+            (!is("no-appendfsync-on-rewrite", "no"), "no-appendfsync-on-rewrite no"),
             (evicts, "maxmemory-policy noeviction"),
         ]
         .into_iter()

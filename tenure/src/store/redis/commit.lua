@@ -122,6 +122,9 @@ local function refusal()
   end
 end
 
+-- It outlives the time for a commit, also where the clock was set back meanwhile.
+keep = format('%d', max(keep, (limit - now) / 1000 + 1))
+
 local why = refusal()
 if why then
   call('SET', KEYS[1], why, 'PX', keep)

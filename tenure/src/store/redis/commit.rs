@@ -56,6 +56,7 @@ pub(super) fn command(keys: &Keys, settle: &Settle, acknowledged: bool) -> Resul
 /// # Errors
 ///
 /// As for [`Store::settle`](crate::store::Store::settle).
+#[cfg(feature = "conformance")]
 pub fn command_for(prefix: &str, settle: &Settle) -> Result<Cmd> {
     command(&Keys::new(prefix), settle, false).map(|(command, _)| command)
 }

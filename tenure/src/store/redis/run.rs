@@ -28,7 +28,7 @@ impl Run {
     pub(super) fn questions() -> Pipeline {
         let mut questions = Pipeline::new();
         questions.cmd("TIME").cmd("INFO").arg("server").cmd("INFO").arg("persistence");
-        questions.cmd("CONFIG").arg("GET").arg("appendfsync");
+        questions.cmd("CONFIG").arg("GET").arg("appendfsync").arg("no-appendfsync-on-rewrite");
         questions
     }
 
@@ -45,7 +45,9 @@ impl Run {
             id: field(&server, "run_id").unwrap_or_default().to_owned(),
             now,
             started: now.saturating_sub(uptime.saturating_sub(1) * 1_000_000),
-            durable: field(&persistence, "aof_enabled") == Some("1") && fsync.iter().any(|(_, when)| when == "always"),
+            durable: field(&persistence, "aof_enabled") == Some("1")
+                && fsync.iter().any(|(name, when)| name == "appendfsync" && when == "always")
+                && !fsync.iter().any(|(name, on)| name == "no-appendfsync-on-rewrite" && on == "yes"),
         }
     }
 

@@ -54,7 +54,7 @@ impl Coordinator {
         }
     }
 
-    async fn tell(&self, party: &Party, branch: &Branch, decision: Decision) -> Result<Ack> {
+    pub(super) async fn tell(&self, party: &Party, branch: &Branch, decision: Decision) -> Result<Ack> {
         let Some(participant) = self.named(&party.name) else {
             let Party { name, location } = party;
             let message =

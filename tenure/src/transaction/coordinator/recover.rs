@@ -76,7 +76,11 @@ impl Coordinator {
                 }
                 match share.state {
                     ShareState::Staged if record.is_none() => recovered.orphans.push((name.clone(), share.branch)),
-                    ShareState::Staged => {}
+                    ShareState::Staged => {
+                        if let Err(error) = self.tell_again(&name, &share.branch, record).await {
+                            recovered.away.push(Pending { participant: name.clone(), error });
+                        }
+                    }
                     // It was not told to forget, for whoever was to tell it died.
                     _ if record.is_none_or(|record| record.state.is_done()) => {
                         let _ = self.limited(participant.forget(&share.branch)).await;
@@ -86,6 +90,17 @@ impl Coordinator {
             }
         }
         Ok(recovered)
+    }
+
+    /// Tells a participant once more that has something staged of what is done, as one whose data was restored from a copy.
+    /// What is not done was settled before.
+    async fn tell_again(&self, name: &str, branch: &Branch, record: Option<&Record>) -> Result<()> {
+        let Some(record) = record.filter(|record| record.state.is_done()) else { return Ok(()) };
+        let party = record.participants.iter().find(|party| party.name == name);
+        match (party, record.state.decision()) {
+            (Some(party), Some(decision)) => self.tell(party, branch, decision).await.map(drop),
+            _ => Ok(()),
+        }
     }
 
     /// What became of a transaction: it is settled now, if it was not. One that nobody has decided on is rolled back.

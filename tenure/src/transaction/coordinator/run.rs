@@ -1,5 +1,7 @@
 //! One transaction, from its first record to its last.
 
+use std::fmt;
+
 use futures_util::future::{BoxFuture, join_all};
 
 use super::record::{Decision, Party, Record};
@@ -10,13 +12,20 @@ use crate::transaction::TransactionId;
 use crate::transaction::participant::{Branch, Refusal, Vote};
 
 /// A transaction that is being put together. Made by [`Coordinator::begin`]; dropping it does nothing.
-#[derive(Debug)]
 #[must_use = "nothing happens until it is committed"]
 pub struct Transaction<'a> {
     coordinator: &'a Coordinator,
     guard: &'a Guard,
     id: TransactionId,
     work: Vec<(String, Vec<u8>)>,
+}
+
+/// Without the work: what is paid, and to whom, is nobody's but the user's.
+impl fmt::Debug for Transaction<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = self.work.iter().map(|(name, _)| name.as_str()).collect();
+        f.debug_struct("Transaction").field("id", &self.id).field("participants", &names).finish_non_exhaustive()
+    }
 }
 
 impl<'a> Transaction<'a> {

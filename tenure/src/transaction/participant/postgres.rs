@@ -126,7 +126,11 @@ impl PostgresParticipant {
             Err(error) => return refuse(Refusal::Unable(error.to_string())),
         };
         let done = match self.run(tx, &parsed.reserve).await {
-            Ok(()) => self.would_commit(tx, &parsed.commit).await,
+            Ok(()) => self.would_do(tx, &parsed.commit).await,
+            failed => failed,
+        };
+        let done = match done {
+            Ok(()) => self.would_do(tx, &parsed.rollback).await,
             failed => failed,
         };
         match done {
@@ -140,7 +144,7 @@ impl PostgresParticipant {
     }
 
     /// Whether the statements would do now; nothing of them stays.
-    async fn would_commit(&self, tx: &Transaction<'_>, statements: &[Statement]) -> Result<()> {
+    async fn would_do(&self, tx: &Transaction<'_>, statements: &[Statement]) -> Result<()> {
         if statements.is_empty() {
             return Ok(());
         }

@@ -98,17 +98,20 @@ if step == 'prepare' then
     end
   end
   local ops = cjson.decode(work)
-  -- What is reserved is gone when it comes to the commit.
-  local both = {}
-  for _, op in ipairs(ops.reserve) do both[#both + 1] = op end
-  for _, op in ipairs(ops.commit) do both[#both + 1] = op end
-  local wrong = fault(both)
-  if wrong then return { 'unable', wrong } end
-  carry_out(ops.reserve)
+  -- What is reserved is gone when it comes to the commit, or is there to be given back.
+  for _, later in ipairs({ ops.commit, ops.rollback }) do
+    local both = {}
+    for _, op in ipairs(ops.reserve) do both[#both + 1] = op end
+    for _, op in ipairs(later) do both[#both + 1] = op end
+    local wrong = fault(both)
+    if wrong then return { 'unable', wrong } end
+  end
+  -- First the note, for which this user may lack the right, then what it is about.
   redis.call('HSET', key, 'fence', string.format('%d', fence))
   put('s', '0', work)
   for _, gone in ipairs(old) do redis.call('HDEL', key, gone) end
   open(1)
+  carry_out(ops.reserve)
   return { 'prepared' }
 end
 
@@ -119,8 +122,8 @@ if step == 'commit' or step == 'rollback' then
     local ops = cjson.decode(staged)[step]
     local wrong = fault(ops)
     if wrong then return { 'unable', wrong } end
-    carry_out(ops)
     put(letter, '0', '')
+    carry_out(ops)
     return { 'done' }
   end
   if state then return { 'heuristic', state == 'c' and 'commit' or 'roll-back' } end
