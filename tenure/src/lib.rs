@@ -30,6 +30,7 @@ mod all;
 mod bid;
 pub mod blocking;
 mod builder;
+mod certain;
 mod client;
 mod codec;
 #[cfg(feature = "conformance")]
