@@ -94,15 +94,17 @@ async fn what_may_have_been_done_and_is_forgotten_is_never_told_to_be_rolled_bac
     let guard = locks.mutex("a").op_timeout(ms(1_500)).build().unwrap().lock().await.unwrap();
     let mut tx = guard.begin_transaction().outcome_memory(ms(1_000)).begin().await.unwrap();
     tx.set("data", "1");
-    proxy.silence(true);
+    proxy.refuse(true);
+    proxy.lose_reply(1);
     let commit = tokio::spawn(tx.commit());
     until("it was done, and nobody was told", || async { exists(&server, "data") }).await;
     let records = || server.command(&["KEYS", "tenure:tx:*"]);
     until("its record is gone", || async { records().starts_with("*0") }).await;
-    proxy.silence(false);
     let before = calls(&server);
-    assert!(matches!(within(commit).await.unwrap(), Outcome::Unknown(_)));
-    assert!(calls(&server) > before, "it was not asked for again");
+    proxy.refuse(false);
+    until("it is asked for again", || async { calls(&server) > before }).await;
+    let outcome = within(commit).await.unwrap();
+    assert!(matches!(outcome, Outcome::Unknown(_)), "{outcome}");
 }
 
 #[tokio::test]
