@@ -312,7 +312,7 @@ local function save_crowd(head)
   -- As many at a time as Lua can pass on.
   for at = 1, #set, 1000 do redis.call('HSET', r.key, spread(set, at, math.min(at + 999, #set))) end
   for at = 1, #del, 1000 do redis.call('HDEL', r.key, spread(del, at, math.min(at + 999, #del))) end
-  redis.call('PEXPIREAT', r.key, string.format('%d', (r.expires + 999) / 1000))
+  redis.call('PEXPIREAT', r.key, till(r.expires, r.memory))
 end
 
 local function save_small(head)
@@ -322,7 +322,7 @@ local function save_small(head)
   for _, e in pairs(r.e) do
     if e then parts[#parts + 1] = wrap('e', e) end
   end
-  redis.call('SET', r.key, table.concat(parts), 'PXAT', string.format('%d', (r.expires + 999) / 1000))
+  redis.call('SET', r.key, table.concat(parts), 'PXAT', till(r.expires, #parts > 1 and r.memory))
 end
 
 -- Whether the key is in a slot that a cluster is moving elsewhere. There a missing key cannot be looked at, and so no key
