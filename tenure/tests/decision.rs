@@ -1,0 +1,94 @@
+//! A decision whose reply is lost, and whose record is gone when it is asked for: nobody is told a guess.
+
+#![allow(missing_docs, reason = "a test")]
+
+use async_trait::async_trait;
+use tenure::transaction::Participant;
+use tenure::transaction::coordinator::{Coordinator, Outcome};
+use tenure::transaction::journal::{Entry, Journal, Keep, Memory, Presumed, Written};
+use tenure::transaction::participant::{Ack, Branch, Share, Vote};
+use tenure::env::Env;
+use tenure::{Error, ErrorKind, Result};
+
+/// Loses the reply to the decision. Meanwhile it is done everywhere, and its record removed.
+#[derive(Debug)]
+struct Losing(Memory);
+
+#[async_trait]
+impl Journal for Losing {
+    async fn load(&self, id: &str) -> Result<Option<Entry>> {
+        self.0.load(id).await
+    }
+
+    async fn write(&self, id: &str, expected: Option<u64>, value: &[u8], keep: Keep) -> Result<Written> {
+        let written = self.0.write(id, expected, value, keep).await?;
+        match (expected, &written) {
+            (Some(_), Written::Done(version)) => {
+                assert!(self.0.forget(id, *version).await?, "it is there");
+                Err(Error::new(ErrorKind::NoReply, "the reply was lost"))
+            }
+            _ => Ok(written),
+        }
+    }
+
+    async fn forget(&self, id: &str, expected: u64) -> Result<bool> {
+        self.0.forget(id, expected).await
+    }
+
+    async fn list(&self) -> Result<Vec<Entry>> {
+        self.0.list().await
+    }
+
+    async fn unsettled(&self) -> Result<Vec<Entry>> {
+        self.0.unsettled().await
+    }
+
+    fn location(&self) -> String {
+        self.0.location()
+    }
+}
+
+/// Is always ready.
+#[derive(Debug)]
+struct Willing;
+
+#[async_trait]
+impl Participant for Willing {
+    fn name(&self) -> &str {
+        "willing"
+    }
+
+    fn location(&self) -> String {
+        "here".to_owned()
+    }
+
+    async fn prepare(&self, _: &Branch, _: &[u8]) -> Result<Vote> {
+        Ok(Vote::Prepared)
+    }
+
+    async fn commit(&self, _: &Branch) -> Result<Ack> {
+        Ok(Ack::Done)
+    }
+
+    async fn rollback(&self, _: &Branch) -> Result<Ack> {
+        Ok(Ack::Done)
+    }
+
+    async fn forget(&self, _: &Branch) -> Result<()> {
+        Ok(())
+    }
+
+    async fn list(&self, _: Option<&str>) -> Result<Vec<Share>> {
+        Ok(Vec::new())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_decision_in_doubt_whose_record_is_gone_is_unknown() {
+    let env = Env::simulated(7);
+    let journal = Presumed(Losing(Memory::with_env(env.clone())));
+    let coordinator = Coordinator::new(journal).env(env).participant(Willing).unwrap();
+    let guard = tenure::open("memory:").await.unwrap().mutex("l").build().unwrap().lock().await.unwrap();
+    let outcome = coordinator.begin(&guard).work("willing", "work").commit().await.unwrap();
+    assert!(matches!(outcome, Outcome::Unknown { .. }), "{outcome:?}");
+}
