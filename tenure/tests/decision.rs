@@ -2,12 +2,13 @@
 
 #![allow(missing_docs, reason = "a test")]
 
+mod common;
+
 use async_trait::async_trait;
-use tenure::transaction::Participant;
+use common::Willing;
+use tenure::env::Env;
 use tenure::transaction::coordinator::{Coordinator, Outcome};
 use tenure::transaction::journal::{Entry, Journal, Keep, Memory, Presumed, Written};
-use tenure::transaction::participant::{Ack, Branch, Share, Vote};
-use tenure::env::Env;
 use tenure::{Error, ErrorKind, Result};
 
 /// Loses the reply to the decision. Meanwhile it is done everywhere, and its record removed.
@@ -45,41 +46,6 @@ impl Journal for Losing {
 
     fn location(&self) -> String {
         self.0.location()
-    }
-}
-
-/// Is always ready.
-#[derive(Debug)]
-struct Willing;
-
-#[async_trait]
-impl Participant for Willing {
-    fn name(&self) -> &str {
-        "willing"
-    }
-
-    fn location(&self) -> String {
-        "here".to_owned()
-    }
-
-    async fn prepare(&self, _: &Branch, _: &[u8]) -> Result<Vote> {
-        Ok(Vote::Prepared)
-    }
-
-    async fn commit(&self, _: &Branch) -> Result<Ack> {
-        Ok(Ack::Done)
-    }
-
-    async fn rollback(&self, _: &Branch) -> Result<Ack> {
-        Ok(Ack::Done)
-    }
-
-    async fn forget(&self, _: &Branch) -> Result<()> {
-        Ok(())
-    }
-
-    async fn list(&self, _: Option<&str>) -> Result<Vec<Share>> {
-        Ok(Vec::new())
     }
 }
 
