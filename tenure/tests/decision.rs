@@ -9,7 +9,7 @@ use common::Willing;
 use tenure::env::Env;
 use tenure::transaction::coordinator::{Coordinator, Outcome};
 use tenure::transaction::journal::{Entry, Journal, Keep, Memory, Presumed, Written};
-use tenure::{Error, ErrorKind, Result};
+use tenure::{Error, ErrorKind, Result, What};
 
 /// Loses the reply to the decision. Meanwhile it is done everywhere, and its record removed.
 #[derive(Debug)]
@@ -54,7 +54,10 @@ async fn a_decision_in_doubt_whose_record_is_gone_is_unknown() {
     let env = Env::simulated(7);
     let journal = Presumed(Losing(Memory::with_env(env.clone())));
     let coordinator = Coordinator::new(journal).env(env).participant(Willing).unwrap();
-    let guard = tenure::open("memory:").await.unwrap().mutex("l").build().unwrap().lock().await.unwrap();
+    let locks = tenure::open("memory:").await.unwrap();
+    let (guard, mut events) = (locks.mutex("l").build().unwrap().lock().await.unwrap(), locks.events());
     let outcome = coordinator.begin(&guard).work("willing", "work").commit().await.unwrap();
     assert!(matches!(outcome, Outcome::Unknown { .. }), "{outcome:?}");
+    let told = events.recv().await.unwrap().what;
+    assert!(matches!(&told, What::TransactionUnknown { id, .. } if *id == outcome.id()), "{told:?}");
 }

@@ -1,7 +1,8 @@
 //! The spans of `tracing`: which there are, what they tell, and what they never tell. Under a paused clock.
 //!
 //! Bugs that were planted, one at a time, and found: no span for a release; no fence, or no wait, on a lock's; the claim's id on
-//! a release; the metadata on a lock's; a renewal outside of its span; a hold's span that outlives its loss.
+//! a release; the metadata on a lock's; a renewal outside of its span; a hold's span that outlives its loss; no outcome of a
+//! transaction.
 
 #![allow(clippy::disallowed_methods, reason = "tests have their time and their tasks from tokio")]
 

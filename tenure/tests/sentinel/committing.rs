@@ -1,6 +1,7 @@
 //! Fenced commits while the master changes: what was committed stays, what was lost is lost whole, and `resolve` says which.
 //!
-//! Bugs that were planted, one at a time, and found: BUGS.
+//! Bugs that were planted, and found: a `resolve` that does not look at the record; a commit that counts though too few
+//! replicas acknowledged it; a lost reply that is taken for a refusal.
 
 use tenure::Lock;
 use tenure::transaction::{Outcome, Txid};
