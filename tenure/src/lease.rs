@@ -54,6 +54,9 @@ pub struct Lease {
     deadline: Moment,
 }
 
+/// How long to wait before a hand-over is asked for again that got no answer, each time: the same again tells.
+const AGAIN: [Duration; 2] = [Duration::from_millis(25), Duration::from_millis(100)];
+
 impl Locks {
     /// The lease that the ticket is for. The store is asked whether it is still there, and its term goes on as it was.
     ///
@@ -202,8 +205,9 @@ impl Lease {
     /// # Errors
     ///
     /// [`ErrorKind::Lost`] when it is no longer held; [`ErrorKind::ReentryLimit`] when its owner has other claims on the lock, in
-    /// or waiting, which would be in beside another owner's. Another kind when the store did not answer. Unless it is lost,
-    /// the lease is as it was, or released where no reply came: [resume](Locks::resume) it.
+    /// or waiting, which would be in beside another owner's. [`ErrorKind::NoReply`] when it was asked three times and it is not
+    /// known what became of it: the lease is as it was, or is released in the background. Otherwise it is as it was:
+    /// [resume](Locks::resume) it. A quorum's nodes that fail meanwhile may lack the lease after a hand-over that failed.
     ///
     /// # Cancel safety
     ///
@@ -236,10 +240,20 @@ impl Lease {
         let (id, sent, bury) = (heir.id, core.env.now(), if bury { term } else { Duration::ZERO });
         let (meta, of) = (Meta::bytes(&self.client.options), Some(owner.clone()));
         let op = Op::HandOver(HandOver { id, from, bury, ttl: term, owner: of, meta, fence: 0 });
-        let reply = self.apply(&key, &op).await;
-        heir.is_certain = !reply.as_ref().is_err_and(Error::is_ambiguous);
+        let (mut reply, mut is_open) = (self.apply(&key, &op).await, false);
+        for pause in AGAIN {
+            is_open |= reply.as_ref().is_err_and(Error::is_ambiguous);
+            if !is_open || !reply.as_ref().is_err_and(Error::is_transient) {
+                break;
+            }
+            core.env.sleep(core.env.jitter(pause)).await;
+            reply = self.apply(&key, &op).await;
+        }
+        is_open |= reply.as_ref().is_err_and(Error::is_ambiguous);
+        heir.is_certain = reply.is_ok() || !is_open;
         drop(heir);
-        let fence = match reply?.outcome {
+        let reply = reply.map_err(|error| if is_open { self.unanswered(error) } else { error })?;
+        let fence = match reply.outcome {
             Outcome::Held { fence, .. } => Fence(fence),
             Outcome::Busy { .. } => return Err(self.shared()),
             _ => return Err(self.lost()),
@@ -297,6 +311,11 @@ impl Lease {
             self.ticket.key
         );
         Error::new(ErrorKind::Lost, message)
+    }
+
+    fn unanswered(&self, error: Error) -> Error {
+        let message = format!("the lease on the lock {:?} may have been handed over: {error}", self.ticket.key);
+        Error::with_source(ErrorKind::NoReply, message, error)
     }
 
     fn shared(&self) -> Error {
