@@ -250,7 +250,7 @@ pub(crate) fn max_bounds_the_claims_of_an_owner(turn: &Turn<'_>) -> Kept {
 }
 
 pub(crate) fn ahead_is_no_less_than_those_ahead(turn: &Turn<'_>) -> Kept {
-    if let Outcome::Busy { ahead: told, .. } = turn.outcome {
+    if let (Op::Acquire(_), Outcome::Busy { ahead: told, .. }) = (turn.op, turn.outcome) {
         let before =
             if turn.after.queue.iter().any(|place| place.id == turn.op.id()) { turn.after } else { turn.before };
         let ahead = ahead(before, turn.op.id()).count();
