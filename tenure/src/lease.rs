@@ -206,12 +206,12 @@ impl Lease {
     ///
     /// [`ErrorKind::Lost`] when it is no longer held; [`ErrorKind::ReentryLimit`] when its owner has other claims on the lock, in
     /// or waiting, which would be in beside another owner's. [`ErrorKind::NoReply`] when it was asked three times and it is not
-    /// known what became of it: the lease is as it was, or is released in the background. Otherwise it is as it was:
-    /// [resume](Locks::resume) it. A quorum's nodes that fail meanwhile may lack the lease after a hand-over that failed.
+    /// known what became of it: take it for lost, for it may be released in the background. Otherwise it is as it was:
+    /// [resume](Locks::resume) it, which also tells whether a quorum of which nodes failed meanwhile still has it.
     ///
     /// # Cancel safety
     ///
-    /// The lease is as it was, or released: what may have been handed over is released in the background.
+    /// As for `NoReply`: what may have been handed over is released in the background.
     pub async fn hand_over(self) -> Result<Lease> {
         let owner = drawn(&self.client);
         self.pass_to(owner).await

@@ -38,9 +38,9 @@ use futures_util::future::BoxFuture;
 use crate::store::{Store, Traits};
 
 mod admission;
+mod hand_over;
 mod house;
 pub mod journal;
-mod hand_over;
 mod lease;
 mod lock;
 mod owner;

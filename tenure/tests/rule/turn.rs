@@ -2,7 +2,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use tenure::proto::{Acquire, ClaimId, Entry, Grant, HandOver, Inbox, Micros, Op, Outcome, Owner, Record, Refusal, Release, Was};
+use tenure::proto::{
+    Acquire, ClaimId, Entry, Grant, HandOver, Inbox, Micros, Op, Outcome, Owner, Record, Refusal, Release, Was,
+};
 
 /// One operation, and all there is to see of it.
 #[derive(Debug)]
