@@ -302,6 +302,17 @@ impl Lease {
         Ok(Self { lease, runtime })
     }
 
+    /// A lease for the owner of that name; see [`crate::Lease::hand_over_to`].
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::Lease::hand_over_to`].
+    pub fn hand_over_to(self, owner: impl Into<Arc<str>>) -> Result<Self> {
+        let Self { lease, runtime } = self;
+        let lease = runtime.block_on(lease.hand_over_to(owner))?;
+        Ok(Self { lease, runtime })
+    }
+
     /// A guard of it, which the background thread renews; see [`crate::Lease::into_guard`].
     pub fn into_guard(self) -> Guard {
         let Self { lease, runtime } = self;

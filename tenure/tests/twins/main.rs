@@ -32,7 +32,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use redis::{Arg, Cmd, Connection, ConnectionLike, Value};
 use tenure::proto::{
-    Acquire, At, Claim, ClaimId, Grant, Inbox, Micros, Op, Outcome, Owner, Record, Release, Renew, Reply,
+    Acquire, At, Claim, ClaimId, Grant, HandOver, Inbox, Micros, Op, Outcome, Owner, Record, Release, Renew, Reply,
 };
 use tenure::store::redis_script as script;
 

@@ -31,6 +31,7 @@ mod keys;
 mod record;
 mod run;
 pub mod script;
+mod scripts;
 mod sentinel;
 mod slots;
 mod target;

@@ -1,8 +1,9 @@
 -- What every call begins with, and the commonest operations in short; `apply.lua`, the rule itself, is its second half.
 --
 -- KEYS are the keys of locks. For each there are two arguments: what is asked, packed numbers, and by whom, the claim's
--- id or for an acquisition the whole claim; `script.rs` packs them and unpacks the answers. Operations on many keys in
--- one call share the price of the call and of the clock; each stands for itself, and a key may come more than once.
+-- id or for an acquisition or hand-over the whole claim; `script.rs` packs them and unpacks the answers. Operations on
+-- many keys in one call share the price of the call and of the clock; each stands for itself, and a key may come more
+-- than once.
 --
 -- A record lies under its key in one of two encodings:
 --
