@@ -79,7 +79,8 @@ impl World {
         let place = Lines::try_join(self.client(), &self.lock.spec).expect("nobody is in line");
         let granted = Self::granted(self.now(), self.now() + Duration::from_secs(29));
         let hold = self.client().keeper.hold(&self.lock.spec, granted);
-        Guard::new(hold, self.client().clone(), Some(place))
+        let place = place.won(&hold);
+        Guard::new(hold, self.client().clone(), place)
     }
 
     fn join(&self) -> Place {
@@ -110,7 +111,7 @@ fn model_who_joins_while_the_front_leaves_gets_its_turn() {
         let front = world.join();
         let leaving = thread::spawn(move || drop(front));
         let mut place = world.join();
-        assert!(matches!(block_on(place.turn()), Turn::Front));
+        assert!(matches!(block_on(place.turn()), Turn::Ask));
         leaving.join().unwrap();
         drop(place);
         assert!(world.is_empty());
@@ -128,7 +129,7 @@ fn model_whoever_leaves_passes_on_what_it_was_given() {
         leaving.join().unwrap();
         match turn {
             Turn::Hold(hold) => assert!(!hold.is_over() && world.partings() == 0),
-            Turn::Front => assert_eq!(world.partings(), 1),
+            Turn::Ask => assert_eq!(world.partings(), 1),
         }
         drop(third);
         assert!(world.is_empty());
@@ -150,7 +151,7 @@ fn model_a_hold_on_offer_is_taken_or_taken_back() {
         keeper.join().unwrap();
         match turn {
             Turn::Hold(hold) => assert!(!hold.is_over() && world.partings() == 0),
-            Turn::Front => assert_eq!(world.partings(), 1),
+            Turn::Ask => assert_eq!(world.partings(), 1),
         }
         drop(next);
         assert!(world.is_empty());
@@ -172,7 +173,7 @@ fn model_a_hold_on_offer_whose_taker_goes_is_passed_on_or_released_once() {
         keeper.join().unwrap();
         match turn {
             Turn::Hold(hold) => assert!(!hold.is_over() && world.partings() == 0),
-            Turn::Front => assert_eq!(world.partings(), 1),
+            Turn::Ask => assert_eq!(world.partings(), 1),
         }
         drop(behind);
         assert!(world.is_empty());
@@ -196,7 +197,7 @@ fn model_a_turn_to_ask_is_one_tasks() {
             }
             drop(third);
         });
-        assert!(matches!(block_on(second.turn()), Turn::Front));
+        assert!(matches!(block_on(second.turn()), Turn::Ask));
         assert_eq!(at_front.fetch_add(1, SeqCst), 0, "two are at the front");
         impatient.join().unwrap();
     });
