@@ -23,7 +23,7 @@ use crate::agenda::Over;
 use crate::client::Client;
 use crate::env::{Env, Moment};
 use crate::guard::Guard;
-use crate::hold::{Fence, Granted, Loss};
+use crate::hold::{Fence, Granted, Hold, Loss};
 use crate::keeper::Shared;
 use crate::lock::{Lock, Spec};
 use crate::locks::Locks;
@@ -38,6 +38,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// A client whose clock stands still, in a runtime that nobody drives.
 pub(crate) struct World {
     lock: Lock,
+    reader: Lock,
 }
 
 impl World {
@@ -48,8 +49,9 @@ impl World {
             let _entered = runtime.enter();
             let env = Env::simulated(1);
             let locks = Locks::builder(Arc::new(Memory::with_env(env.clone()))).env(env).patience(PATIENCE);
-            let lock = locks.build().and_then(|locks| locks.mutex("a").build()).expect("the options are valid");
-            check(&World { lock });
+            let locks = locks.build().expect("the options are valid");
+            let [lock, reader] = [locks.mutex("a"), locks.read("a")].map(|lock| lock.build().expect("it is a name"));
+            check(&World { lock, reader });
         });
     }
 
@@ -85,6 +87,17 @@ impl World {
 
     fn join(&self) -> Place {
         Lines::join(self.client(), &self.lock.spec)
+    }
+
+    /// A reader's place.
+    fn join_to_read(&self) -> Place {
+        Lines::join(self.client(), &self.reader.spec)
+    }
+
+    /// What a reader holds that is let in.
+    fn reading(&self) -> Arc<Hold> {
+        let granted = Self::granted(self.now(), self.now() + Duration::from_secs(29));
+        self.client().keeper.hold(&self.reader.spec, granted)
     }
 
     /// How many claims are to be released.
@@ -200,6 +213,53 @@ fn model_a_turn_to_ask_is_one_tasks() {
         assert!(matches!(block_on(second.turn()), Turn::Ask));
         assert_eq!(at_front.fetch_add(1, SeqCst), 0, "two are at the front");
         impatient.join().unwrap();
+    });
+}
+
+#[test]
+fn model_who_joins_while_a_reader_is_let_in_gets_its_turn() {
+    World::model(|world| {
+        let (reader, mut writer, hold) = (world.join_to_read(), world.join(), world.reading());
+        let let_in = thread::spawn(move || assert!(reader.won(&hold).is_none(), "it stays in line"));
+        let mut behind = world.join_to_read();
+        assert!(matches!(block_on(writer.turn()), Turn::Ask));
+        let_in.join().unwrap();
+        drop(writer);
+        assert!(matches!(block_on(behind.turn()), Turn::Ask));
+        drop(behind);
+        assert!(world.is_empty());
+    });
+}
+
+#[test]
+fn model_who_tried_and_steps_back_gets_its_turn() {
+    World::model(|world| {
+        let (front, mut beside) = (world.join_to_read(), world.join_to_read());
+        let mut behind = world.join();
+        let leaving = thread::spawn(move || drop(front));
+        beside.step_back();
+        assert!(matches!(block_on(beside.turn()), Turn::Ask));
+        assert!(beside.patience() == PATIENCE, "it is at the front");
+        leaving.join().unwrap();
+        drop(beside);
+        assert!(matches!(block_on(behind.turn()), Turn::Ask));
+        drop(behind);
+        assert!(world.is_empty());
+    });
+}
+
+#[test]
+fn model_who_is_told_to_ask_and_goes_passes_it_on() {
+    World::model(|world| {
+        let (front, behind) = (world.guard(), world.join_to_read());
+        let mut last = world.join();
+        let release = thread::spawn(move || drop(front));
+        let leaving = thread::spawn(move || drop(behind));
+        assert!(matches!(block_on(last.turn()), Turn::Ask));
+        release.join().unwrap();
+        leaving.join().unwrap();
+        drop(last);
+        assert!(world.is_empty());
     });
 }
 

@@ -86,7 +86,7 @@ impl Line {
         };
     }
 
-    /// Whether its front is over; whoever else is not polled, or has not said so, no longer asks beside it.
+    /// Whether its front is over. Whoever is beside it and not polled no longer is.
     pub(crate) fn is_over(&mut self, now: Moment) -> bool {
         self.beside.retain(|asker| now < asker.look_by);
         self.admit(now);
