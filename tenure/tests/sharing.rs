@@ -147,7 +147,7 @@ async fn readers_and_writers_of_one_process_keep_their_order() {
     let order = Arc::new(Mutex::new(Vec::new()));
     let first = writer(&locks).lock().await.unwrap();
     let kinds = ["r", "r", "w", "r", "w", "w", "r", "r", "r"];
-    let tasks: Vec<_> = kinds.iter().enumerate().map(|(n, kind)| {
+    let tasks = kinds.iter().enumerate().map(|(n, kind)| {
         let lock = if *kind == "r" { reader(&locks) } else { writer(&locks) };
         let order = order.clone();
         tokio::spawn(async move {
@@ -220,7 +220,9 @@ async fn a_larger_claim_is_not_overtaken_by_smaller_ones_behind_it() {
     assert_eq!(waiters.each_ref().map(JoinHandle::is_finished), [true, false, false, false]);
     assert_eq!(crowd(&store, "a").await, (2, 1));
     drop(held);
-    drop(all(waiters).await);
+    for waiter in waiters {
+        drop(soon(waiter).await);
+    }
 }
 
 #[tokio::test(start_paused = true)]
