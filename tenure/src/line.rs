@@ -11,8 +11,8 @@
 //! timer. The others are served in the order in which they came.
 //!
 //! Who wants the lock for itself is at the front for as long as it holds. A reader, or a claim of permits, leaves when it is
-//! let in, and the next one asks. As long as nobody is known to wait, up to [`WIDE`] of these ask side by side, and none
-//! before one that is larger: those beside the front only try, and who is told that it is busy stands in line again, where
+//! let in, and the next one asks. As long as nobody is known to wait, up to 64 of these ask side by side, and none
+//! beside one that is larger: those beside the front only try, and who is told that it is busy stands in line again, where
 //! it stood. From then on the front asks alone, until the store lets somebody in at once. So the order is that of the
 //! store's answers among those who asked side by side at the moment at which the lock became busy, and else kept.
 //!
@@ -48,7 +48,7 @@ use crate::place::{Place, Stand};
 use crate::proto::Micros;
 use crate::sync::{Mutex, MutexGuard};
 
-pub(crate) use turns::{Answer, Asker, Behind, Line, WIDE};
+pub(crate) use turns::{Answer, Asker, Behind, Line};
 
 /// For how long after its last answer the store is not asked whether others wait.
 pub(crate) const FAIR: Duration = Duration::from_millis(100);
@@ -135,14 +135,11 @@ impl Lines {
         Some(Place::new(client, spec, serial, stand))
     }
 
-    /// Whether one that shares may try without standing in line: nobody is known to wait, or to have all of it.
-    pub(crate) fn may_try(&self, key: &Key, now: Moment) -> bool {
+    /// Whether one that shares may try without standing in line: see [`Line::may_try`].
+    pub(crate) fn may_try(&self, spec: &Spec, now: Moment) -> bool {
         let mut all = self.all();
-        all.expire(key, now);
-        all.by_key.get(key).is_none_or(|line| {
-            let behind = !line.behind.is_empty() && line.width < WIDE;
-            line.front.shares() && line.width > 1 && !behind
-        })
+        all.expire(&spec.key, now);
+        all.by_key.get(&spec.key).is_none_or(|line| line.may_try(spec.claim))
     }
 
     /// Whether somebody in line certainly holds the lock.
@@ -206,7 +203,7 @@ impl All {
             return Stand::Front;
         };
         let ahead = line.behind.partition_point(|behind| behind.serial < serial);
-        if ahead == 0 && line.has_room(spec) {
+        if ahead == 0 && line.has_room(spec.claim) {
             line.beside.push(asker);
             return Stand::Beside;
         }

@@ -109,7 +109,7 @@ impl Bid {
             self.place = Lines::try_join(&self.client, &self.spec);
             self.place.is_some()
         } else {
-            self.client.core.lines.may_try(&self.spec.key, self.now)
+            self.client.core.lines.may_try(&self.spec, self.now)
         };
         if free {
             return Ok(true);

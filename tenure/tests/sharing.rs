@@ -210,6 +210,19 @@ async fn who_tries_does_not_stand_behind_those_who_hold_or_ask() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_tries_stands_behind_a_writer_that_waits_for_those_who_ask() {
+    let (locks, store) = client();
+    store.delay(ms(10));
+    let reading = waiter(&reader(&locks));
+    run_ready().await;
+    let writing = waiter(&writer(&locks));
+    run_ready().await;
+    assert!(reader(&locks).try_lock().await.unwrap().is_none());
+    drop(soon(reading).await);
+    drop(soon(writing).await);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_larger_claim_is_not_overtaken_by_smaller_ones_behind_it() {
     let (locks, store) = client();
     store.delay(ms(1));

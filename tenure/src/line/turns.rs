@@ -101,16 +101,27 @@ impl Line {
         }
     }
 
-    /// Whether one may ask beside those who do. Not beside a larger one, which it might overtake.
-    pub(crate) fn has_room(&self, spec: &Spec) -> bool {
-        let (claim, others) = (spec.claim, &self.beside);
-        let fits = |other: &Asker| other.shares() && other.spec.claim.permits() <= claim.permits();
-        claim != Claim::EXCLUSIVE && others.len() + 1 < self.width && fits(&self.front) && others.iter().all(fits)
+    /// Whether one may ask beside those who do.
+    pub(crate) fn has_room(&self, claim: Claim) -> bool {
+        claim != Claim::EXCLUSIVE && self.beside.len() + 1 < self.width && self.lets_by(claim)
+    }
+
+    /// Whether one that shares may try without standing in line: nobody is known to wait, but for the turn to ask.
+    pub(crate) fn may_try(&self, claim: Claim) -> bool {
+        let mut behind = self.behind.iter();
+        let least = if self.behind.is_empty() { 2 } else { WIDE };
+        self.width >= least && self.lets_by(claim) && behind.all(|other| other.spec.claim.permits() <= claim.permits())
+    }
+
+    /// Whether nobody asks for more, whom it might overtake.
+    fn lets_by(&self, claim: Claim) -> bool {
+        let fits = |other: &Asker| other.spec.claim.permits() <= claim.permits();
+        fits(&self.front) && self.beside.iter().all(fits)
     }
 
     /// Lets those ask who may.
     pub(crate) fn admit(&mut self, now: Moment) {
-        while self.behind.front().is_some_and(|next| self.has_room(&next.spec)) {
+        while self.behind.front().is_some_and(|next| self.has_room(next.spec.claim)) {
             let asker = self.behind.pop_front().and_then(|next| next.give_turn(now));
             self.beside.extend(asker);
         }
@@ -145,10 +156,5 @@ impl Asker {
     pub(crate) fn asks_at(&mut self, then: Moment) {
         let options = &self.spec.options;
         self.look_by = then + options.op_timeout + options.patience;
-    }
-
-    /// Whether it lets others in beside it.
-    pub(crate) fn shares(&self) -> bool {
-        self.spec.claim != Claim::EXCLUSIVE
     }
 }
