@@ -6,7 +6,8 @@
 //! that is gone is looked for outside of the lines' lock, or not at all; an offer that was taken stays on the agenda; it
 //! is looked at outside of the agenda's lock; a hold is given back, or taken back, that somebody else has ended; its line
 //! is not told; a turn is taken that went on to another; who leaves does not close its channel first; who went away in
-//! the moment of its turn does not pass it on; a loss is looked for before it is listened for.
+//! the moment of its turn does not pass it on; a loss is looked for before it is listened for; a reader that is let in does
+//! not send the next one to ask.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -251,13 +252,13 @@ fn model_who_tried_and_steps_back_gets_its_turn() {
 #[test]
 fn model_who_is_told_to_ask_and_goes_passes_it_on() {
     World::model(|world| {
-        let (front, behind) = (world.guard(), world.join_to_read());
+        let (front, behind) = (world.join(), world.join_to_read());
         let mut last = world.join();
-        let release = thread::spawn(move || drop(front));
-        let leaving = thread::spawn(move || drop(behind));
+        let first = thread::spawn(move || drop(front));
+        let second = thread::spawn(move || drop(behind));
         assert!(matches!(block_on(last.turn()), Turn::Ask));
-        release.join().unwrap();
-        leaving.join().unwrap();
+        first.join().unwrap();
+        second.join().unwrap();
         drop(last);
         assert!(world.is_empty());
     });
