@@ -1,7 +1,8 @@
 //! Recovery among what is not its own: records that cannot be read, other journals' shares, participants of the same name.
 //!
 //! Bugs that were planted, and found: a recovery that ends at the first record that it cannot read, also where a share is what
-//! names it; one that tells of another lock's; a share without a record that is told to be forgotten; a place that is not compared.
+//! names it, or at one that has gone since it was listed; one that tells of another lock's; a share without a record that is
+//! told to be forgotten; a place that is not compared.
 
 #![allow(missing_docs, reason = "a test")]
 
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tenure::transaction::coordinator::{Coordinator, Decision, Outcome, Recovered};
-use tenure::transaction::journal::{Journal, Keep, Memory, Presumed};
+use tenure::transaction::journal::{Entry, Journal, Keep, Memory, Presumed, Written};
 use tenure::transaction::participant::{Ack, Branch, Did, Share, ShareState, Vote};
 use tenure::transaction::{Participant, TransactionId};
 use tenure::{Error, ErrorKind, Guard, Lock, Result, What};
@@ -101,6 +102,55 @@ async fn left(coordinator: &Coordinator, shelf: &Shelf, guard: &Guard) -> Transa
     let Outcome::Committed { id, pending, .. } = outcome else { panic!("{outcome:?}") };
     assert_eq!(pending.len(), 1);
     id
+}
+
+/// What it lists is settled by somebody else at once, and gone.
+#[derive(Debug)]
+struct Contested(Memory);
+
+#[async_trait]
+impl Journal for Contested {
+    async fn load(&self, id: &str) -> Result<Option<Entry>> {
+        self.0.load(id).await
+    }
+
+    async fn write(&self, id: &str, expected: Option<u64>, value: &[u8], keep: Keep) -> Result<Written> {
+        self.0.write(id, expected, value, keep).await
+    }
+
+    async fn forget(&self, id: &str, expected: u64) -> Result<bool> {
+        self.0.forget(id, expected).await
+    }
+
+    async fn list(&self) -> Result<Vec<Entry>> {
+        self.0.list().await
+    }
+
+    async fn unsettled(&self) -> Result<Vec<Entry>> {
+        let listed = self.0.unsettled().await?;
+        for entry in &listed {
+            assert!(self.0.forget(&entry.id, entry.version).await?);
+        }
+        Ok(listed)
+    }
+
+    fn location(&self) -> String {
+        self.0.location()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_somebody_else_settles_meanwhile_ends_no_recovery() {
+    let (journal, shelf) = (Memory::new(), Shelf::at("here"));
+    let (_locks, lock) = lock("order").await;
+    let guard = lock.lock().await.unwrap();
+    let id = left(&coordinator(&journal, &shelf), &shelf, &guard).await;
+    guard.release().await.unwrap();
+    let contested = Coordinator::new(Presumed(Contested(journal))).participant(shelf.clone()).unwrap();
+    let recovered = recover(&contested, &lock).await;
+    // What is staged is told, for its record is not to be found: it may be another journal's.
+    assert!(recovered.outcomes.is_empty() && recovered.orphans.len() == 1, "{recovered:?}");
+    assert_eq!(shelf.state(id), Some(ShareState::Staged));
 }
 
 /// Recovers as the next holder.

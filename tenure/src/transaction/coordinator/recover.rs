@@ -64,7 +64,11 @@ impl Coordinator {
         recovered.unreadable.extend(told.map(|(entry, error)| (entry.id.clone(), error)));
         let is_undone = |record: &&Record| !record.state.is_done() && concerns(&record.branch, Some(record));
         for record in records.iter().filter(is_undone) {
-            recovered.outcomes.push(self.settle(record.branch.id, guard).await?);
+            match self.settle(record.branch.id, guard).await {
+                // Somebody else has settled it meanwhile, and its record is gone.
+                Err(error) if error.kind() == ErrorKind::Missing => {}
+                outcome => recovered.outcomes.push(outcome?),
+            }
         }
         for (participant, shares) in self.participants.iter().zip(shares) {
             let name = participant.name().to_owned();
