@@ -1,4 +1,7 @@
 //! Readers, permits and writers of one process in line for the same lock, under a paused clock.
+//!
+//! Bugs that were planted, one at a time, and found: who is let in does not leave the line; who tries beside the front takes
+//! a place; that it is busy does not keep others from asking, where the test does not end.
 
 #![allow(clippy::disallowed_methods, reason = "tests have their time and their tasks from tokio")]
 
