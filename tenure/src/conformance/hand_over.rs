@@ -33,7 +33,7 @@ impl Lock {
 /// A claim becomes another owner's in one step, under a later token and for a time of its own. Nobody else gets in, and
 /// who waits goes on waiting until the heir leaves. Asked for again, it is the same hold.
 ///
-/// Red with: the token kept; the old claim released and the heir queued; the heir's end that of the old claim.
+/// Red with: the token kept; the old claim left in.
 pub async fn a_hand_over_has_nobody_in_between(subject: Subject) {
     let here = Lock::fresh(&subject).await;
     let there = here.elsewhere(&subject).await;
@@ -70,7 +70,7 @@ pub async fn a_hand_over_has_nobody_in_between(subject: Subject) {
 /// What was handed over is neither renewed nor released by its old id, which cannot be brought back for as long as it is
 /// buried; nor can what was given up be handed anything.
 ///
-/// Red with: the old claim left in; nothing buried; a heir that was buried let in.
+/// Red with: the old claim left in; nothing buried; an heir that was buried let in.
 pub async fn a_handed_over_claim_is_void(subject: Subject) {
     let here = Lock::fresh(&subject).await;
     let there = here.elsewhere(&subject).await;
@@ -97,7 +97,7 @@ pub async fn a_handed_over_claim_is_void(subject: Subject) {
 
 /// The heir has as many permits as the old claim had.
 ///
-/// Red with: a heir with one permit; with all of them.
+/// Red with: an heir with one permit.
 pub async fn permits_are_handed_over_as_they_are(subject: Subject) {
     let lock = Lock::fresh(&subject).await;
     let (old, other) = (permits(2, 4), permits(1, 4));
@@ -136,7 +136,7 @@ pub async fn only_an_owners_sole_claim_is_handed_over(subject: Subject) {
 
 /// Nothing comes of handing over what was never held, was released, or has expired.
 ///
-/// Red with: a heir that enters where the old claim is gone.
+/// Red with: an heir that enters where the old claim is gone.
 pub async fn what_is_not_held_is_handed_over_to_nobody(subject: Subject) {
     let lock = Lock::fresh(&subject).await;
     let gone = Outcome::Gone { was: Was::Unknown };
