@@ -21,7 +21,7 @@ pub use postgres::{Postgres, postgres_bin};
 pub use proxy::Proxy;
 pub use redis::{Redis, redis_server};
 pub use sentinel::{Sentinel, SentinelGroup};
-pub use tls::TlsRedis;
+pub use tls::{Certificates, TlsPostgres, TlsRedis};
 
 use std::net::TcpListener;
 

@@ -15,11 +15,12 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use self::program::{copy, folder, give, program, template};
+use self::program::{copy, folder, program, template};
 use crate::free_port;
 
 mod program;
 
+pub(crate) use program::give;
 pub use program::postgres_bin;
 
 /// A Postgres server of one's own, on a free loopback port, with its files in a folder that goes with it.
