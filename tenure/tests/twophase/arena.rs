@@ -56,8 +56,6 @@ pub struct Bank {
     pub on: On,
     pub redis: String,
     pub postgres: String,
-    /// Where the locks are: the same Redis, maybe by another way.
-    pub locks: String,
     pub accounts: u32,
 }
 
@@ -101,7 +99,7 @@ impl Servers {
 
     pub fn bank_on(&self, on: On, name: &str, accounts: u32) -> Bank {
         let (redis, postgres) = (self.redis.url(), self.postgres.url());
-        let bank = Bank { name: name.to_owned(), on, locks: redis.clone(), redis, postgres, accounts };
+        let bank = Bank { name: name.to_owned(), on, redis, postgres, accounts };
         for n in bank.on_side(0) {
             self.redis.command(&["SET", &bank.key(n), &CENTS.to_string()]);
         }

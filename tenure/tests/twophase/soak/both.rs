@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use tenure::transaction::coordinator::Outcome;
 
-use super::{Book, GROUPS, insist, locks};
+use super::{Book, GROUPS, insist};
 use crate::arena::{Bank, Client};
 
 pub async fn work(bank: &Bank, book: &mut Book) {
-    let (client, locks) = (Client::open(bank, None).await, locks(&bank.locks).await);
+    let (client, locks) = (Client::open(bank, None).await, book.locks().await);
     loop {
         let transfers = book.next();
         let Some(first) = transfers.first() else { return };
@@ -22,7 +22,8 @@ pub async fn work(bank: &Bank, book: &mut Book) {
         for transfer in transfers {
             let tx = client.put(client.coordinator.begin(&guard), &transfer);
             book.plan(&transfer, &tx.id().to_string());
-            book.stand_still();
+            book.disturb();
+            book.size.stand_still();
             let what = match tx.commit().await.unwrap() {
                 Outcome::Committed { .. } => "committed",
                 Outcome::RolledBack { .. } => "rolled-back",

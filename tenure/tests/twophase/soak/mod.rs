@@ -1,9 +1,9 @@
 //! Many transfers among the accounts of a bank, by processes to which the worst happens at random.
 //!
 //! ```text
-//!   tellers ── take, give ──────────────▶ the accounts     a teller is killed (-9), and another one takes its place;
-//!      │                                                   or stands still in the middle, for longer than its hold lasts
-//!      ├── locks ── a network ──▶ Redis                    the network holds back what was sent, or loses a reply
+//!   tellers ── take, give ────────────▶ the accounts     a teller is killed (-9), and another one takes its place;
+//!      │                                                 stands still in the middle, for longer than its hold lasts;
+//!      ├── locks ── a network of its own ──▶ Redis       is cut off until what it sent is too late, or loses a reply
 //!      └── what was tried, and what became of it ──▶ a file for each teller
 //! ```
 //!
@@ -15,6 +15,7 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -29,13 +30,32 @@ mod postgres;
 mod redis;
 mod sagas;
 
-/// How much of it.
+/// How much of it, and how much goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Size {
     pub transfers: u64,
+    pub accounts: u32,
     pub processes: u32,
-    /// How many of them are killed; of the other mishaps there are about as many.
+    /// How many of them are killed; of each other mishap there are about as many.
     pub kills: u32,
+}
+
+impl Size {
+    /// Whether a mishap comes to pass that may in every transfer.
+    fn befalls(self) -> bool {
+        rand::random_range(0..self.transfers) < u64::from(self.kills)
+    }
+
+    /// Now and then the whole process stands still, for longer than its hold lasts.
+    fn stand_still(self) {
+        if self.befalls() {
+            std::thread::sleep(TTL + ms(rand::random_range(100..1_000)));
+        }
+    }
+}
+
+fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
 }
 
 /// What a process is told.
@@ -48,18 +68,12 @@ struct Order {
     size: Size,
 }
 
-const ACCOUNTS: u32 = 100;
 /// By how many locks the accounts are guarded where a transfer is under one.
-const GROUPS: u32 = 8;
+const GROUPS: u32 = 16;
 /// How many transfers a teller takes at a time: where one lock is for a group, all under one hold.
-const BATCH: u32 = 4;
+const BATCH: u32 = 8;
 /// For how long a dead teller keeps others waiting.
 const TTL: Duration = Duration::from_secs(2);
-/// Short, so that replies which were held back are given up before the hold is.
-const OP_TIMEOUT: Duration = Duration::from_millis(400);
-/// How many networks the tellers share.
-const LINKS: usize = 4;
-
 /// The life of a teller: transfers, until there have been enough by all of them.
 pub fn teller(order: &str) {
     let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
@@ -77,8 +91,8 @@ pub fn teller(order: &str) {
     });
 }
 
-/// What a teller has to do, and where it writes down what it did. What was written outlives the process; it would take
-/// the end of the machine to lose it.
+/// What a teller has to do, how it gets to its locks, and where it writes down what it did. What was written outlives the
+/// process; it would take the end of the machine to lose it.
 struct Book {
     log: File,
     /// A byte for each transfer that some teller took.
@@ -87,13 +101,43 @@ struct Book {
     number: u32,
     count: u32,
     size: Size,
+    link: Arc<testkit::Link>,
 }
 
 impl Book {
-    fn open(Order { folder, number, seed, size, .. }: Order) -> Self {
+    fn open(Order { bank, folder, number, seed, size }: Order) -> Self {
         let append = |name: &str| OpenOptions::new().create(true).append(true).open(folder.join(name)).unwrap();
         let random = StdRng::seed_from_u64(seed ^ (u64::from(number) << 32));
-        Self { log: append(&format!("{number}.log")), taken: append("taken"), random, number, count: 0, size }
+        let server = bank.redis.rsplit(':').next().and_then(|port| port.parse().ok()).unwrap();
+        let link = Arc::new(testkit::Link::to(server));
+        Self { log: append(&format!("{number}.log")), taken: append("taken"), random, number, count: 0, size, link }
+    }
+
+    /// Its locks, by its own network. Every other teller gives up sooner than its hold ends.
+    async fn locks(&self) -> Locks {
+        locks(&format!("redis://127.0.0.1:{}", self.link.port()), self.op_timeout()).await
+    }
+
+    fn op_timeout(&self) -> Duration {
+        if self.number.is_multiple_of(2) { ms(300) } else { ms(1_200) }
+    }
+
+    /// Now and then a reply is lost, or what is sent from here on comes late: either nobody waits for it any more, but the
+    /// hold is still in; or it is still waited for, and the hold is gone.
+    fn disturb(&self) {
+        if self.size.befalls() {
+            self.link.lose(1);
+        }
+        if self.size.befalls() {
+            self.link.cut(true, false);
+            let late = 3 * self.op_timeout() + ms(50);
+            let late = if late < TTL { late..late + ms(300) } else { TTL + ms(50)..late - ms(500) };
+            let (link, late) = (self.link.clone(), rand::random_range(late));
+            tokio::spawn(async move {
+                tokio::time::sleep(late).await;
+                link.heal();
+            });
+        }
     }
 
     /// The next transfers, from accounts of one group; none when there have been enough.
@@ -102,16 +146,17 @@ impl Book {
         if self.taken.metadata().unwrap().len() > self.size.transfers.next_multiple_of(u64::from(BATCH)) {
             return Vec::new();
         }
-        let group = self.random.random_range(0..GROUPS);
+        let group = self.random.random_range(0..GROUPS.min(self.size.accounts));
         (0..BATCH).map(|_| self.draw(group)).collect()
     }
 
     fn draw(&mut self, group: u32) -> Transfer {
         self.count += 1;
-        let members = (ACCOUNTS - group).div_ceil(GROUPS);
+        let accounts = self.size.accounts;
+        let members = (accounts - group).div_ceil(GROUPS);
         let from = group + GROUPS * self.random.random_range(0..members);
-        let to = (from + self.random.random_range(1..ACCOUNTS)) % ACCOUNTS;
-        Transfer { entry: format!("{}-{}", self.number, self.count), from, to, cents: self.random.random_range(1..400) }
+        let to = (from + self.random.random_range(1..accounts)) % accounts;
+        Transfer { entry: format!("{}-{}", self.number, self.count), from, to, cents: self.random.random_range(1..100) }
     }
 
     /// Writes down a transfer that is about to be tried, under an id by which it can be asked for.
@@ -124,19 +169,12 @@ impl Book {
     fn note(&mut self, transfer: &Transfer, what: &str) {
         self.log.write_all(format!("{what} {}\n", transfer.entry).as_bytes()).unwrap();
     }
-
-    /// Now and then the whole process stands still, for longer than its hold lasts.
-    fn stand_still(&mut self) {
-        if self.random.random_range(0..self.size.transfers) < u64::from(self.size.kills) {
-            std::thread::sleep(TTL + Duration::from_millis(self.random.random_range(0..1_000)));
-        }
-    }
 }
 
 /// A client of the locks at a URL.
-async fn locks(url: &str) -> Locks {
-    let store: std::sync::Arc<dyn Store> = std::sync::Arc::new(insist(|| tenure::store::Redis::connect(url)).await);
-    Locks::builder(store).ttl(TTL).op_timeout(OP_TIMEOUT).build().unwrap()
+async fn locks(url: &str, op_timeout: Duration) -> Locks {
+    let store: Arc<dyn Store> = Arc::new(insist(|| tenure::store::Redis::connect(url)).await);
+    Locks::builder(store).ttl(TTL).op_timeout(op_timeout).build().unwrap()
 }
 
 /// What comes of it, however often the network stands in the way.
@@ -145,7 +183,7 @@ async fn insist<T>(mut attempt: impl AsyncFnMut() -> tenure::Result<T>) -> T {
         match attempt().await {
             Ok(value) => return value,
             Err(error) if error.is_transient() || error.is_ambiguous() || error.is_lost() => {
-                tokio::time::sleep(Duration::from_millis(5)).await;
+                tokio::time::sleep(ms(5)).await;
             }
             Err(error) => panic!("{error:?}"),
         }
@@ -158,19 +196,17 @@ struct Told {
     transfer: Transfer,
     id: String,
     end: Option<String>,
+    was_unknown: bool,
 }
 
 /// Has a bank work under all that, and looks whether it is in order. What to print.
 pub fn run(servers: &Servers, on: On, size: Size) -> String {
     let seed = std::env::var("TENURE_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
-    let Size { transfers, processes, kills } = size;
-    let (bank, folder) = (servers.bank_on(on, &format!("soak-{on:?}"), ACCOUNTS), tempfile::tempdir().unwrap());
-    let links: Vec<testkit::Link> = (0..LINKS).map(|_| testkit::Link::to(servers.redis.port())).collect();
+    let Size { transfers, accounts, processes, kills } = size;
+    let (bank, folder) = (servers.bank_on(on, &format!("soak-{on:?}"), accounts), tempfile::tempdir().unwrap());
     let start = Instant::now();
     let launch = |number: u32| -> Child {
-        let locks = format!("redis://127.0.0.1:{}", links[number as usize % LINKS].port());
-        let bank = Bank { locks, ..bank.clone() };
-        let order = Order { bank, folder: folder.path().to_owned(), number, seed, size };
+        let order = Order { bank: bank.clone(), folder: folder.path().to_owned(), number, seed, size };
         let order = serde_json::to_string(&order).unwrap();
         let program = std::env::current_exe().unwrap();
         Command::new(program).args(["teller", &order]).stdin(Stdio::null()).spawn().unwrap()
@@ -178,40 +214,24 @@ pub fn run(servers: &Servers, on: On, size: Size) -> String {
     let mut random = StdRng::seed_from_u64(seed);
     let mut tellers: Vec<Child> = (0..processes).map(launch).collect();
     let (mut number, mut killed) = (processes, 0);
-    let mut healed = [start; LINKS];
     let taken = || std::fs::metadata(folder.path().join("taken")).map_or(0, |file| file.len());
-    loop {
-        std::thread::sleep(Duration::from_millis(1));
-        for (link, when) in links.iter().zip(&healed).filter(|(_, when)| **when <= Instant::now()) {
-            let _ = when;
-            link.heal();
-        }
-        let running = tellers.iter_mut().filter_map(|teller| teller.try_wait().unwrap().is_none().then_some(()));
-        if running.count() == 0 {
-            break;
-        }
+    while tellers.iter_mut().any(|teller| teller.try_wait().unwrap().is_none()) {
+        std::thread::sleep(ms(1));
         // Spread over the whole of it.
         if killed == kills || taken() < transfers * u64::from(killed + 1) / u64::from(kills + 1) {
             continue;
         }
-        std::thread::sleep(Duration::from_millis(random.random_range(0..20)));
+        std::thread::sleep(ms(random.random_range(0..20)));
         let n = random.random_range(0..tellers.len());
         tellers[n].kill().unwrap();
         tellers[n].wait().unwrap();
         tellers[n] = launch(number);
         (number, killed) = (number + 1, killed + 1);
-        let link = random.random_range(0..LINKS);
-        match random.random_range(0..3) {
-            0 => links[link].lose(1),
-            _ => links[link].cut(true, false),
-        }
-        healed[link] = Instant::now() + Duration::from_millis(random.random_range(800..3_500));
     }
     for teller in &mut tellers {
         assert!(teller.wait().unwrap().success(), "a teller failed; seed {seed}");
     }
     let elapsed = start.elapsed().as_secs_f64();
-    drop(links);
     let mut told = read(folder.path());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
@@ -243,8 +263,9 @@ fn read(folder: &Path) -> BTreeMap<String, Told> {
                 ["try", entry, from, to, cents, id] => {
                     let [from, to] = [from, to].map(|n| n.parse().unwrap());
                     let transfer = Transfer { entry: entry.to_owned(), from, to, cents: cents.parse().unwrap() };
-                    told.insert(entry.to_owned(), Told { transfer, id: id.to_owned(), end: None });
+                    told.insert(entry.to_owned(), Told { transfer, id: id.to_owned(), end: None, was_unknown: false });
                 }
+                ["unknown", entry] => told.get_mut(entry).expect("it was planned").was_unknown = true,
                 [what, entry] => told.get_mut(entry).expect("it was planned").end = Some(what.to_owned()),
                 _ => panic!("{line:?}"),
             }
@@ -257,9 +278,9 @@ fn read(folder: &Path) -> BTreeMap<String, Told> {
 /// comes of those that are.
 fn compare(servers: &Servers, bank: &Bank, told: &BTreeMap<String, Told>, seed: u64) -> String {
     let (balances, ledgers) = servers.look(bank);
-    let mut expected: BTreeMap<u32, i64> = (0..ACCOUNTS).map(|n| (n, CENTS)).collect();
+    let mut expected: BTreeMap<u32, i64> = (0..bank.accounts).map(|n| (n, CENTS)).collect();
     let mut counts = BTreeMap::<&str, u64>::new();
-    for (entry, Told { transfer, end, .. }) in told {
+    for (entry, Told { transfer, end, was_unknown, .. }) in told {
         let sides = (0..2).filter(|side| bank.takes_part(*side, transfer));
         let happened: Vec<bool> = sides.map(|side| ledgers[side].contains(entry)).collect();
         assert!(happened.iter().all(|is| *is == happened[0]), "seed {seed}: {transfer:?} happened by half");
@@ -272,12 +293,13 @@ fn compare(servers: &Servers, bank: &Bank, told: &BTreeMap<String, Told>, seed: 
             *expected.get_mut(&transfer.from).unwrap() -= transfer.cents;
             *expected.get_mut(&transfer.to).unwrap() += transfer.cents;
         }
+        *counts.entry("unknown at first").or_default() += u64::from(*was_unknown);
         *counts.entry(end.as_deref().unwrap_or("not told")).or_default() += 1;
     }
     for entry in ledgers.iter().flatten() {
         assert!(told.contains_key(entry), "seed {seed}: nobody asked for {entry}");
     }
-    assert_eq!(balances.values().sum::<i64>(), i64::from(ACCOUNTS) * CENTS, "seed {seed}: money came or went");
+    assert_eq!(balances.values().sum::<i64>(), i64::from(bank.accounts) * CENTS, "seed {seed}: money came or went");
     assert_eq!(balances, expected, "seed {seed}: an account has not what the ledgers say");
     counts.iter().map(|(what, count)| format!("{count} {what}")).collect::<Vec<_>>().join(", ")
 }

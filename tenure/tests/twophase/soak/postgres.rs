@@ -5,11 +5,11 @@ use tenure::transaction::sql::FenceTable;
 use tokio_postgres::{Client, NoTls};
 
 use super::redis::lock;
-use super::{Book, insist, locks};
+use super::{Book, Size, insist};
 use crate::arena::{Bank, Transfer};
 
 pub async fn work(bank: &Bank, book: &mut Book) {
-    let locks = locks(&bank.locks).await;
+    let locks = book.locks().await;
     let (mut client, connection) = tokio_postgres::connect(&bank.postgres, NoTls).await.unwrap();
     tokio::spawn(connection);
     loop {
@@ -20,10 +20,11 @@ pub async fn work(bank: &Bank, book: &mut Book) {
         for transfer in transfers {
             let both = [lock(&locks, bank, transfer.from), lock(&locks, bank, transfer.to)];
             let guards = insist(async || locks.lock_all(&both).await).await;
-            book.stand_still();
+            book.disturb();
+            book.size.stand_still();
             book.plan(&transfer, "-");
             let tokens: Vec<_> = guards.iter().map(|guard| (guard.name().to_owned(), guard.fence())).collect();
-            let is_committed = transact(&mut client, bank, &tokens, &transfer).await;
+            let is_committed = transact(&mut client, bank, book.size, &tokens, &transfer).await;
             book.note(&transfer, if is_committed { "committed" } else { "rolled-back" });
             let _ = guards.release().await;
         }
@@ -34,6 +35,7 @@ pub async fn work(bank: &Bank, book: &mut Book) {
 async fn transact(
     client: &mut Client,
     bank: &Bank,
+    size: Size,
     tokens: &[(String, tenure::Fence)],
     Transfer { entry, from, to, cents }: &Transfer,
 ) -> bool {
@@ -54,6 +56,7 @@ async fn transact(
     if left[0] < 0 {
         return false;
     }
+    size.stand_still();
     // What was read is good for as long as the token is, so one may write what comes of it.
     for (n, left) in [from, to].into_iter().zip(left) {
         let write = "UPDATE account SET cents = $3 WHERE bank = $1 AND n = $2";

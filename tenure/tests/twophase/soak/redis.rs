@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use tenure::transaction::{Outcome, Txid};
 use tenure::{Lock, Locks};
 
-use super::{Book, Told, insist, locks};
+use super::{Book, Told, insist, locks, ms};
 use crate::arena::{Bank, Transfer};
 
 pub async fn work(bank: &Bank, book: &mut Book) {
     // Balances are read, and what is not known is asked for, by a way of their own: so the answer may be there before what
     // it is about comes out of the network.
-    let (theirs, direct) = (locks(&bank.locks).await, locks(&bank.redis).await);
+    let (theirs, direct) = (book.locks().await, locks(&bank.redis, ms(1_200)).await);
     let mut data = connection(bank).await;
     loop {
         let transfers = book.next();
@@ -54,7 +54,7 @@ async fn transact(
         let _ = tx.rollback().await;
         return;
     }
-    book.stand_still();
+    book.size.stand_still();
     // What was read is good for as long as the lock is held, so one may write what comes of it, or add.
     match cents % 2 {
         0 => tx.set(&*keys[0], (giver - cents).to_string()).set(&*keys[1], (taker + cents).to_string()),
@@ -62,6 +62,7 @@ async fn transact(
     };
     tx.sadd(bank.ledger(), &**entry);
     book.plan(transfer, &tx.id().to_string());
+    book.disturb();
     let outcome = match tx.commit().await {
         Outcome::Unknown(txid) => {
             book.note(transfer, "unknown");
@@ -74,8 +75,8 @@ async fn transact(
 
 /// What nobody lived to be told is told now: that settles it.
 pub async fn finish(bank: &Bank, told: &mut BTreeMap<String, Told>) {
-    let locks = locks(&bank.redis).await;
-    for told in told.values_mut().filter(|told| !matches!(told.end.as_deref(), Some("committed" | "rolled-back"))) {
+    let locks = locks(&bank.redis, ms(1_200)).await;
+    for told in told.values_mut().filter(|told| told.end.is_none()) {
         let txid: Txid = told.id.parse().unwrap();
         let is_committed = insist(async || locks.resolve(&txid).await).await.is_committed();
         told.end = Some(if is_committed { "committed" } else { "rolled-back" }.to_owned());
