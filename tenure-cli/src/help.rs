@@ -177,7 +177,8 @@ better kept. Behind a Postgres URL, ?sslmode=verify-full&sslrootcert=FILE is for
 has no passwords: give those as NAME=URL by --participant, or in TENURE_PARTICIPANT_NAME. Participants of other kinds are in
 the program that uses them; without them a transaction is decided here, and the program finishes it. Sagas are shown, and
 resumed by the program that has their steps. What a participant did against the decision is a heuristic: it is shown until it
-is forgotten. The exit code is 69 where something is not settled.";
+is forgotten. One that is elsewhere than the record says is told nothing, unless --moved says where it was. The exit code is 69
+where something is not settled, or a record cannot be read.";
 
 pub(crate) const COMPLETIONS_EXAMPLES: &str = "\
 Examples:

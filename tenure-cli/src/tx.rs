@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::io::stdout;
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
-use tenure::transaction::coordinator::{Outcome, Recovered};
-use tenure::transaction::journal::{Durable, Journal, PostgresJournal, open_durable, open_journal};
+use tenure::transaction::coordinator::{Outcome, Party, Recovered};
+use tenure::transaction::journal::{Journal, PostgresJournal, open_durable, open_journal};
 use tenure::transaction::participant::{PostgresParticipant, RedisParticipant};
 use tenure::transaction::{Coordinator, TransactionId, sql};
 
@@ -53,6 +52,9 @@ enum Action {
         /// Where a participant is, with its password; more than once for more
         #[arg(long, value_name = "NAME=URL")]
         participant: Vec<String>,
+        /// Where a participant was when it took part, as `show` tells it, if it is elsewhere now; more than once for more
+        #[arg(long, value_name = "NAME=URL")]
+        moved: Vec<String>,
     },
     /// Remove the record of a transaction that is done: one with heuristics that somebody has looked at
     Forget {
@@ -106,12 +108,23 @@ pub(crate) async fn tx(tx: Tx, as_json: bool) -> Result<u8> {
             };
             print(&if as_json { json(&one) } else { one.details(Paint::on(&stdout())) })?;
         }
-        Action::Recover { id, older, participant } => {
-            return recover(open_durable(&url()?).await?, id, older, &participant, as_json).await;
+        Action::Recover { id, older, participant, moved } => {
+            let coordinator = Coordinator::new(open_durable(&url()?).await?);
+            let mut coordinator = with_participants(coordinator, id, &participant).await?;
+            for text in &moved {
+                let (name, from) = pair(text, "--moved")?;
+                coordinator = coordinator.moved(name, from);
+            }
+            return recover(&coordinator, id, older, as_json).await;
         }
         Action::Forget { id } => Coordinator::new(open_durable(&url()?).await?).remove(id).await?,
     }
     Ok(0)
+}
+
+/// A participant's name and a URL.
+fn pair<'a>(text: &'a str, option: &str) -> Result<(&'a str, &'a str)> {
+    text.split_once('=').ok_or_else(|| Failure::usage(format!("{option} wants NAME=URL")))
 }
 
 fn journal_url(given: Option<&str>) -> Result<String> {
@@ -123,14 +136,7 @@ fn journal_url(given: Option<&str>) -> Result<String> {
     })
 }
 
-async fn recover(
-    journal: Arc<dyn Durable>,
-    id: Option<TransactionId>,
-    older: Duration,
-    given: &[String],
-    as_json: bool,
-) -> Result<u8> {
-    let coordinator = with_participants(Coordinator::new(journal), given).await?;
+async fn recover(coordinator: &Coordinator, id: Option<TransactionId>, older: Duration, as_json: bool) -> Result<u8> {
     let recovered = match id {
         Some(id) => {
             let mut recovered = Recovered::default();
@@ -164,24 +170,51 @@ async fn recover(
     for away in &recovered.away {
         say(&format!("tenure: {} was not asked: {}", printable(&away.participant), printable(&away.error.to_string())));
     }
+    for (id, error) in &recovered.unreadable {
+        let (id, error) = (printable(id), printable(&error.to_string()));
+        say(&format!("tenure: {id} cannot be read and is left as it is: {error}"));
+    }
     Ok(if recovered.is_complete() { 0 } else { STORE })
 }
 
-/// Adds the participants that records name and that can be reached from here.
-async fn with_participants(coordinator: Coordinator, given: &[String]) -> Result<Coordinator> {
-    let mut places = BTreeMap::new();
-    for record in coordinator.list().await? {
-        places.extend(record.participants.into_iter().map(|party| (party.name, party.location)));
+/// Adds the participants that records name, or that transaction's, and that can be reached from here.
+async fn with_participants(
+    coordinator: Coordinator,
+    id: Option<TransactionId>,
+    given: &[String],
+) -> Result<Coordinator> {
+    let mut records = coordinator.list().await?;
+    records.retain(|record| id.is_none_or(|id| record.branch.id == id));
+    // What is done is asked for only where nothing else names a place.
+    records.sort_by_key(|record| record.state.is_done());
+    let (mut places, mut apart) = (BTreeMap::new(), BTreeMap::new());
+    for record in records {
+        for Party { name, location } in record.participants {
+            let place = places.entry(name.clone()).or_insert_with(|| location.clone());
+            if *place != location && !record.state.is_done() {
+                apart.insert(name, (place.clone(), location));
+            }
+        }
     }
     for (name, place) in &mut places {
         let variable: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
         if let Ok(url) = std::env::var(format!("TENURE_PARTICIPANT_{}", variable.to_ascii_uppercase())) {
             *place = url;
+            apart.remove(name);
         }
     }
     for text in given {
-        let pair = text.split_once('=').ok_or_else(|| Failure::usage("--participant wants NAME=URL"))?;
-        places.insert(pair.0.to_owned(), pair.1.to_owned());
+        let (name, url) = pair(text, "--participant")?;
+        apart.remove(name);
+        places.insert(name.to_owned(), url.to_owned());
+    }
+    for (name, (one, other)) in apart {
+        places.remove(&name);
+        let (name, one, other) = (printable(&name), printable(&one), printable(&other));
+        say(&format!(
+            "tenure: {name} is at {one} in one record and at {other} in another, so they may be two of one name: none is \
+             asked; settle each transaction by `tenure tx recover ID`, or say by --participant which one to ask"
+        ));
     }
     let mut coordinator = coordinator;
     for (name, place) in places {

@@ -135,6 +135,35 @@ fn a_store_that_is_down_is_told_and_nothing_from_before() {
 }
 
 #[test]
+fn a_key_that_is_no_lock_is_told_and_hides_no_other() {
+    let store = Store::redis();
+    let redis = store.redis.as_ref().expect("it is one");
+    redis.command(&["SET", "tenure:{foreign}", "not a lock"]);
+    let exporter = Exporter::start(&store, &[]);
+    let _holder = store.hold(&["x"]);
+    eventually("it is seen", || exporter.scrape().get("tenure_store_holders") == Some(&1.0));
+    let figures = exporter.scrape();
+    assert_eq!((figures["tenure_store_up"], figures["tenure_store_locks_unread"]), (1.0, 1.0));
+}
+
+#[test]
+fn a_look_is_kept_though_whoever_asked_hangs_up() {
+    let store = Store::redis();
+    let redis = store.redis.as_ref().expect("it is one");
+    let exporter = Exporter::start_with(&store, &["--cache", "1h"]);
+    redis.pause();
+    let mut stream = TcpStream::connect(&exporter.address).expect("it listens");
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n").expect("it reads");
+    stream.shutdown(std::net::Shutdown::Write).expect("it is open");
+    // It reads on, and so notices, before the store answers.
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    redis.resume();
+    let mut response = [0; 12];
+    stream.read_exact(&mut response).expect("the look goes on");
+    assert_eq!(&response, b"HTTP/1.1 200");
+}
+
+#[test]
 fn it_answers_only_what_it_has() {
     let store = Store::sqlite();
     let exporter = Exporter::start(&store, &[]);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::Value;
 use support::{Store, text};
-use tenure::transaction::journal::{PostgresJournal, open_durable};
+use tenure::transaction::journal::{Journal, Keep, PostgresJournal, open_durable};
 use tenure::transaction::participant::{Ack, Branch, RedisOp, RedisParticipant, RedisWork, Share, Vote};
 use tenure::transaction::{Coordinator, Participant, TransactionId};
 use tokio::sync::Notify;
@@ -95,9 +95,19 @@ impl Scene {
         let id = tx.id();
         tokio::select! {
             outcome = tx.commit() => panic!("{outcome:?}"),
-            () = asked.notified() => {}
+            () = async {
+                asked.notified().await;
+                // Both are asked at the same time: so that there is something to give back.
+                while self.stock() != "7" {
+                    tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+                }
+            } => {}
         }
         id
+    }
+
+    fn stock(&self) -> String {
+        self.redis.command(&["GET", "stock"]).lines().nth(1).unwrap().to_owned()
     }
 
     fn tx(&self, args: &[&str]) -> std::process::Output {
@@ -134,7 +144,7 @@ async fn what_is_undecided_is_shown_and_rolled_back() {
         text(&recovered.stderr).contains("files"),
         "the files do not know it yet, and it is not said: {recovered:?}"
     );
-    assert!(scene.redis.command(&["GET", "stock"]).contains("10"), "what was reserved is back");
+    assert_eq!(scene.stock(), "10", "what was reserved is back");
     assert_eq!(scene.list(&[])[0]["state"], "aborted");
     // The program finishes it.
     let outcome = scene.coordinator("", Arc::default()).await.resolve(id.parse().unwrap()).await.unwrap();
@@ -157,7 +167,7 @@ async fn what_is_decided_is_finished() {
     let lines: Value =
         serde_json::from_slice(&recovered.stdout).unwrap_or_else(|error| panic!("{error}: {recovered:?}"));
     assert_eq!((&lines[0]["state"], &lines[0]["parts"][0]["name"]), (&"committed".into(), &"files".into()), "{lines}");
-    assert!(scene.redis.command(&["GET", "stock"]).contains('7'), "it is done");
+    assert_eq!(scene.stock(), "7", "it is done");
     assert!(scene.redis.command(&["HGETALL", "tenure:share:stock:stock"]).contains("c0"), "and the stock knows");
 }
 
@@ -177,6 +187,65 @@ async fn what_an_operator_did_against_the_decision_is_told_until_it_is_forgotten
     assert!(text(&shown.stdout).contains("stock lost what was staged, and commit was decided"), "{shown:?}");
     assert!(scene.tx(&["forget", &id]).status.success());
     assert_eq!(scene.list(&[]), Vec::<Value>::new());
+}
+
+#[tokio::test]
+async fn two_participants_of_one_name_are_not_taken_for_each_other() {
+    let one = Scene::new();
+    let other = Scene { journal: one.journal.clone(), ..Scene::new() };
+    let (first, second) = (one.leave("prepare").await.to_string(), other.leave("prepare").await.to_string());
+    let stocks = || [one.stock(), other.stock()];
+    let recovered = one.tx(&["recover", "--older", "0s"]);
+    assert_eq!(recovered.status.code(), Some(69), "{recovered:?}");
+    for place in [one.redis.url(), other.redis.url()] {
+        assert!(text(&recovered.stderr).contains(&place), "{place} is not told: {recovered:?}");
+    }
+    assert_eq!(stocks(), ["7", "7"], "neither is asked");
+
+    // By hand, and the wrong one.
+    let wrong = format!("stock={}", other.redis.url());
+    let refused = one.tx(&["recover", &first, "--participant", &wrong]);
+    assert_eq!(refused.status.code(), Some(69), "{refused:?}");
+    assert!(text(&refused.stderr).contains("the one here is at"), "{refused:?}");
+    assert_eq!(stocks(), ["7", "7"], "the wrong one was told");
+
+    one.tx(&["recover", &first]);
+    assert_eq!(stocks(), ["10", "7"]);
+    one.tx(&["recover", &second]);
+    assert_eq!(stocks(), ["10", "10"]);
+}
+
+#[tokio::test]
+async fn a_participant_that_has_moved_is_told_what_it_took_part_in_before() {
+    let scene = Scene::new();
+    let id = scene.leave("prepare").await.to_string();
+    let from = format!("stock={}", scene.redis.url());
+    let to = from.replace("127.0.0.1", "localhost");
+    let refused = scene.tx(&["recover", &id, "--participant", &to]);
+    assert!(text(&refused.stderr).contains("the one here is at"), "{refused:?}");
+    let recovered = scene.tx(&["recover", &id, "--participant", &to, "--moved", &from]);
+    assert!(!text(&recovered.stderr).contains("stock"), "{recovered:?}");
+    assert_eq!(scene.stock(), "10", "{recovered:?}");
+}
+
+#[tokio::test]
+async fn a_record_that_cannot_be_read_is_named_and_the_others_are_settled() {
+    let scene = Scene::new();
+    scene.leave("prepare").await;
+    let damaged = format!("{:032x}", 7);
+    let journal = open_durable(&scene.journal).await.unwrap();
+    journal.write(&damaged, None, b"{torn", Keep::UntilForgotten).await.unwrap();
+    let recovered = scene.tx(&["recover", "--older", "0s"]);
+    assert_eq!(recovered.status.code(), Some(69), "{recovered:?}");
+    assert!(text(&recovered.stderr).contains(&format!("{damaged} cannot be read")), "{recovered:?}");
+    assert_eq!(scene.stock(), "10", "the other is settled");
+    // Also where it is all there is.
+    for entry in journal.list().await.unwrap() {
+        if entry.id != damaged {
+            journal.forget(&entry.id, entry.version).await.unwrap();
+        }
+    }
+    assert_eq!(scene.tx(&["recover"]).status.code(), Some(69));
 }
 
 #[test]

@@ -181,7 +181,8 @@ impl Bid {
         if fence == Fence::NONE {
             core.degraded(&self.spec, Degradation::Store, None);
         }
-        Guard::new(hold, self.client.clone(), self.place.take())
+        let place = self.place.take().and_then(|place| place.won(&hold));
+        Guard::new(hold, self.client.clone(), place)
     }
 
     pub(crate) fn time_out(&mut self, now: Moment, cause: Option<Error>) -> Error {

@@ -13,6 +13,8 @@
 //! # }
 //! ```
 //!
+//! Sagas and two-phase transactions are for async code alone; fenced commits are here, too.
+//!
 //! None of this may be called from async code: it would hold up its thread, and tokio panics.
 
 use std::sync::Arc;
@@ -21,6 +23,10 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::error::{Error, ErrorKind, Result};
+mod transaction;
+
+pub use transaction::Transaction;
+
 use crate::{Events, Fence, HoldInfo, HoldState, LockBuilder, LockInfo, Loss, Metrics, NodeHealth, Ticket};
 
 /// A client of the store at `url`; see [`crate::open`].
@@ -293,6 +299,17 @@ impl Lease {
     pub fn hand_over(self) -> Result<Self> {
         let Self { lease, runtime } = self;
         let lease = runtime.block_on(lease.hand_over())?;
+        Ok(Self { lease, runtime })
+    }
+
+    /// A lease for the owner of that name; see [`crate::Lease::hand_over_to`].
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::Lease::hand_over_to`].
+    pub fn hand_over_to(self, owner: impl Into<Arc<str>>) -> Result<Self> {
+        let Self { lease, runtime } = self;
+        let lease = runtime.block_on(lease.hand_over_to(owner))?;
         Ok(Self { lease, runtime })
     }
 

@@ -13,7 +13,7 @@ pub enum ErrorKind {
     Lost,
     /// Two owners that are in both ask for more, and would wait for each other for ever.
     Deadlock,
-    /// The owner has as many claims on the lock as it may have.
+    /// The owner has as many claims on the lock as it may have, or others beside the lease that was to be handed over.
     ReentryLimit,
     /// The lock is in use with another limit, as a mutex here and a semaphore there, say; or a saga was begun otherwise
     /// than it is to go on.

@@ -10,6 +10,10 @@ use tracing::Span;
 use crate::hold::{Fence, Loss};
 use crate::key::Key;
 use crate::sink::Post;
+use crate::transaction::coordinator::Decision;
+use crate::transaction::{TransactionId, Txid};
+
+mod line;
 
 /// Something that happened to a lock of this client, or to a node of its store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,6 +91,74 @@ pub enum What {
         /// Whether it was still ours.
         was_ours: bool,
     },
+    /// A fenced commit under this lock, the first of its locks, was carried out.
+    Committed {
+        /// Its name.
+        txid: Txid,
+        /// How long it took from the call.
+        took: Duration,
+    },
+    /// A fenced commit wrote nothing, nor ever will.
+    RolledBack {
+        /// Its name.
+        txid: Txid,
+        /// How long it took from the call.
+        took: Duration,
+        /// Why.
+        why: String,
+    },
+    /// A fenced commit got no reply, or its future was dropped: all of it was written, or nothing.
+    CommitUnknown {
+        /// Its name, to [resolve](crate::Locks::resolve) it by.
+        txid: Txid,
+        /// How long it took from the call.
+        took: Duration,
+    },
+    /// A [two-phase](crate::transaction::Coordinator) transaction under this lock was decided.
+    TransactionDecided {
+        /// Its name.
+        id: TransactionId,
+        /// What was decided.
+        decision: Decision,
+        /// Why it was rolled back, if it was.
+        why: Option<String>,
+        /// The participants that do not know it yet.
+        pending: Vec<String>,
+        /// It was found as somebody had left it.
+        recovered: bool,
+    },
+    /// Of a two-phase transaction it is not known whether it was decided.
+    TransactionUnknown {
+        /// Its name.
+        id: TransactionId,
+        /// What went wrong.
+        error: String,
+    },
+    /// A journal's record was found that cannot be read: what it is about is left as it is.
+    RecordUnreadable {
+        /// Its name in the journal.
+        id: String,
+        /// Why.
+        error: String,
+    },
+    /// An attempt at a step of a [saga](crate::transaction::Saga) under this lock failed.
+    SagaStepFailed {
+        /// The saga's name and id: `order/42`.
+        saga: String,
+        /// The step's name.
+        step: String,
+        /// It was an attempt to undo it.
+        undo: bool,
+        /// Which attempt it was, from 1.
+        attempt: u32,
+        /// What it said.
+        error: String,
+    },
+    /// All that a saga had done was undone.
+    SagaCompensated {
+        /// How the saga stands, in a line: `order/42 is compensated, as charge failed: the card was declined`.
+        status: String,
+    },
     /// A compensation of a [saga](crate::transaction::Saga) under this lock failed for good. What it was to undo stands
     /// until somebody [retries](crate::transaction::Saga::retry).
     SagaStuck {
@@ -104,7 +176,8 @@ pub enum What {
 
 impl What {
     /// What happened, in a word: `waiting`, `acquired`, `not_acquired`, `renewed`, `suspect`, `lost`, `degraded`,
-    /// `handed_on`, `released`, `saga_stuck`, `node_down` or `node_up`.
+    /// `handed_on`, `released`, `committed`, `rolled_back`, `commit_unknown`, `transaction_decided`, `transaction_unknown`,
+    /// `record_unreadable`, `saga_step_failed`, `saga_compensated`, `saga_stuck`, `node_down` or `node_up`.
     pub fn name(&self) -> &'static str {
         match self {
             What::Waiting { .. } => "waiting",
@@ -116,6 +189,14 @@ impl What {
             What::Degraded { .. } => "degraded",
             What::HandedOn { .. } => "handed_on",
             What::Released { .. } => "released",
+            What::Committed { .. } => "committed",
+            What::RolledBack { .. } => "rolled_back",
+            What::CommitUnknown { .. } => "commit_unknown",
+            What::TransactionDecided { .. } => "transaction_decided",
+            What::TransactionUnknown { .. } => "transaction_unknown",
+            What::RecordUnreadable { .. } => "record_unreadable",
+            What::SagaStepFailed { .. } => "saga_step_failed",
+            What::SagaCompensated { .. } => "saga_compensated",
             What::SagaStuck { .. } => "saga_stuck",
             What::NodeDown { .. } => "node_down",
             What::NodeUp => "node_up",
@@ -157,30 +238,6 @@ pub enum Why {
     Cancelled,
     /// An error, of that kind.
     Failed(crate::ErrorKind),
-}
-
-impl fmt::Display for Event {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = &self.name;
-        match &self.what {
-            What::Waiting { ahead } => write!(f, "{name}: waiting, {ahead} ahead"),
-            What::Acquired { fence, waited, .. } => write!(f, "{name}: acquired with fence {fence} after {waited:?}"),
-            What::NotAcquired { waited, why } => write!(f, "{name}: not acquired after {waited:?}: {why:?}"),
-            What::Renewed { remaining } => write!(f, "{name}: renewed, certain for {remaining:?}"),
-            What::Suspect { remaining, error } => write!(f, "{name}: in doubt, certain for {remaining:?}: {error}"),
-            What::Lost { fence, loss } => write!(f, "{name}: lost with fence {fence}: {loss}"),
-            What::Degraded { to, error: None } => write!(f, "{name}: degraded, {to}"),
-            What::Degraded { to, error: Some(error) } => write!(f, "{name}: degraded, {to}: {error}"),
-            What::HandedOn { held, fence } => write!(f, "{name}: handed on with fence {fence} after {held:?}"),
-            What::Released { held, was_ours: true } => write!(f, "{name}: released after {held:?}"),
-            What::Released { held, was_ours: false } => {
-                write!(f, "{name}: no longer ours at its release after {held:?}")
-            }
-            What::SagaStuck { status } => write!(f, "{name}: saga {status}"),
-            What::NodeDown { error } => write!(f, "node {name} is down: {error}"),
-            What::NodeUp => write!(f, "node {name} is up again"),
-        }
-    }
 }
 
 /// The events of a client, from the moment this was asked for.
@@ -265,19 +322,4 @@ impl Drop for Teller {
 /// Whether anything may be logged at all.
 fn is_logged() -> bool {
     tracing::enabled!(target: "tenure", tracing::Level::WARN)
-}
-
-impl Event {
-    fn log(&self) {
-        match &self.what {
-            What::Lost { .. }
-            | What::Suspect { .. }
-            | What::Degraded { .. }
-            | What::NodeDown { .. }
-            | What::SagaStuck { .. } => {
-                tracing::warn!(target: "tenure", "{self}")
-            }
-            _ => tracing::debug!(target: "tenure", "{self}"),
-        }
-    }
 }

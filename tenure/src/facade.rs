@@ -19,6 +19,7 @@ use crate::health::NodeHealth;
 use crate::hold::Loss;
 use crate::key::Key;
 use crate::meter::{Meter, Named, OUTCOMES, Type, outcome};
+use crate::transaction::{DOUBTS, Ending, WHYS};
 
 /// The name of all locks beyond those that are told by name.
 const OTHER: &str = "other";
@@ -114,6 +115,17 @@ impl Facade {
     /// For events that a sink was too slow for.
     pub(crate) fn events_dropped(&self) -> Counter {
         self.counter(Named::EVENTS_DROPPED, Vec::new())
+    }
+
+    /// For fenced commits.
+    pub(crate) fn commits(&self) -> Commits {
+        let by = |named, outcome| self.counter(named, vec![Label::from_static_parts("outcome", outcome)]);
+        Commits {
+            committed: self.counter(Named::COMMITTED, Vec::new()),
+            rolled_back: WHYS.map(|why| by(Named::ROLLED_BACK, why)),
+            unknown: DOUBTS.map(|why| by(Named::COMMITS_UNKNOWN, why)),
+            took: self.histogram(Named::COMMIT, Vec::new()),
+        }
     }
 
     /// Whether it is time to tell how the nodes fare; true for one of those who ask.
@@ -230,5 +242,27 @@ impl Handles {
             Degradation::Unlocked => 2,
         };
         self.degraded[place].increment(1);
+    }
+}
+
+/// What fenced commits are counted by.
+#[derive(Debug)]
+pub(crate) struct Commits {
+    committed: Counter,
+    rolled_back: [Counter; WHYS.len()],
+    unknown: [Counter; DOUBTS.len()],
+    took: Histogram,
+}
+
+impl Commits {
+    pub(crate) fn ended(&self, ending: Ending, took: Duration) {
+        let of = |whys: &[&str], why| whys.iter().position(|other| *other == why).expect("it is one of these");
+        match ending {
+            Ending::Committed => &self.committed,
+            Ending::RolledBack(why) => &self.rolled_back[of(&WHYS, why)],
+            Ending::Unknown(why) => &self.unknown[of(&DOUBTS, why)],
+        }
+        .increment(1);
+        self.took.record(took.as_secs_f64());
     }
 }

@@ -86,9 +86,6 @@ pub struct HoldInfo {
 
 impl Guard {
     pub(crate) fn new(hold: Arc<Hold>, client: Arc<Client>, place: Option<Place>) -> Self {
-        if let Some(place) = &place {
-            place.holds(&hold);
-        }
         Self { hold, client, standing: Standing::Lock, place, left: false, released: false }
     }
 

@@ -12,9 +12,8 @@ use crate::client::Client;
 use crate::error::ErrorKind;
 use crate::error::Result;
 use crate::lease::Lease;
-use crate::lock::{Lock, Spec};
+use crate::lock::{Lock, Spec, drawn};
 use crate::options::{Options, within};
-use crate::proto::{ClaimId, Owner};
 use crate::waiting::Acquiring;
 
 /// A wait for a lease that has not begun: await it.
@@ -58,13 +57,12 @@ impl Lock {
         }
     }
 
-    /// What a lease claims: the same, unattended, and on behalf of an owner, so that it can be handed over.
+    /// What a lease claims: the same, unattended, and on behalf of an owner, whose name its ticket tells.
     fn leased(&self, term: Duration) -> Result<Arc<Spec>> {
         within("term", term, Options::TTL)?;
         let Spec { key, claim, owner, max, meta, options, meter } = &*self.spec;
-        let of_its_own = || Owner::new(ClaimId::new(self.client.core.env.bits()).to_string());
         let (key, meta, meter) = (key.clone(), meta.clone(), meter.clone());
-        let owner = Some(owner.clone().unwrap_or_else(of_its_own));
+        let owner = Some(owner.clone().unwrap_or_else(|| drawn(&self.client)));
         let options = unattended(options, term).into();
         Ok(Arc::new(Spec { key, claim: *claim, owner, max: *max, meta, options, meter }))
     }

@@ -1,13 +1,20 @@
-//! The tasks of one process that want the same lock for themselves stand in a line of their own.
+//! The tasks of one process that want the same lock stand in a line of their own.
 //!
 //! ```text
 //!                    ┌────────────── hold, handed on ──────────────┐
 //!                    ▼                                             │
 //!   task, task, task ──▶ front ──▶ one claim in the store's queue ──▶ guard
+//!                    └─▶ beside ─▶ tries, which take no place there ─▶ guard of a reader, or of permits
 //! ```
 //!
-//! Only the task at the front asks the store, so a thousand tasks are one place in its queue, one watch and one timer.
-//! The others are served in the order in which they came.
+//! Only the task at the front asks the store for a place, so a thousand tasks are one place in its queue, one watch and one
+//! timer. The others are served in the order in which they came.
+//!
+//! Who wants the lock for itself is at the front for as long as it holds. A reader, or a claim of permits, leaves when it is
+//! let in, and the next one asks. As long as nobody is known to wait, up to 64 of these ask side by side, and none
+//! beside one that is larger: those beside the front only try, and who is told that it is busy stands in line again, where
+//! it stood. From then on the front asks alone, until the store lets somebody in at once. So the order is that of the
+//! store's answers among those who asked side by side at the moment at which the lock became busy, and else kept.
 //!
 //! A hold that is released while others stand in line may pass to the next one without the store: the claim stays, its
 //! fence rises by one. Three conditions make that safe and fair:
@@ -17,14 +24,15 @@
 //! * the fence stays behind the store's clock, as far as that is known from the last answer and the time since. Whatever
 //!   the store grants later has a fence of at least its clock, and so a later one; the next renewal or release tells the
 //!   store as well;
-//! * the hold is certain, no commit under it may still come, and the next one asks for the same: time, metadata, watchdog.
+//! * the hold is certain, no commit under it may still come, and the next one asks for the same: all of the lock, time,
+//!   metadata, watchdog.
 //!
-//! What a task is given in line it has to take within its patience: it may be a future that nobody polls any more.
+//! What a task is given in line it has to take within its patience: it may be a future that nobody polls any more. One that
+//! asks and then is not polled is passed over likewise, and goes on asking apart from the line when it is.
 //!
-//! In line stand mutexes and writers without an owner. An owner may be in already and must not stand behind those who wait
-//! for it; readers and permits share, and have a place each.
+//! An owner stands in no line: it may be in already and must not stand behind those who wait for it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -37,8 +45,10 @@ use crate::hold::Hold;
 use crate::key::Key;
 use crate::lock::Spec;
 use crate::place::{Place, Stand};
-use crate::proto::{Claim, Micros};
+use crate::proto::Micros;
 use crate::sync::{Mutex, MutexGuard};
+
+pub(crate) use turns::{Answer, Asker, Behind, Line};
 
 /// For how long after its last answer the store is not asked whether others wait.
 pub(crate) const FAIR: Duration = Duration::from_millis(100);
@@ -53,33 +63,11 @@ pub(crate) struct All {
     serial: u64,
 }
 
-#[derive(Debug)]
-pub(crate) struct Line {
-    /// The serial number of whoever asks the store, or holds.
-    pub(crate) front: u64,
-    /// What it asks for.
-    pub(crate) spec: Arc<Spec>,
-    /// What it holds.
-    pub(crate) hold: Option<Arc<Hold>>,
-    /// Until when it may take its turn to ask; `None` once it has. For a hold, the keeper's agenda knows.
-    take_by: Option<Moment>,
-    /// Since when the store has failed whoever was at the front, and how; in a box, as it seldom has.
-    pub(crate) failing: Option<Box<(Moment, Error)>>,
-    pub(crate) behind: VecDeque<Behind>,
-}
-
-#[derive(Debug)]
-pub(crate) struct Behind {
-    pub(crate) serial: u64,
-    pub(crate) spec: Arc<Spec>,
-    pub(crate) turn: oneshot::Sender<Turn>,
-}
-
 /// What whoever stood in line is given.
 #[derive(Debug)]
 pub(crate) enum Turn {
     /// To ask the store.
-    Front,
+    Ask,
     /// The hold of the one before.
     Hold(Arc<Hold>),
 }
@@ -107,43 +95,51 @@ impl Contact {
 impl Lines {
     /// Whether such claims stand in line.
     pub(crate) fn are_for(spec: &Spec) -> bool {
-        let is_plain = spec.owner.is_none() && spec.options.backoff.is_none();
-        spec.claim == Claim::EXCLUSIVE && is_plain && spec.options.local_hand_off
+        spec.owner.is_none() && spec.options.backoff.is_none() && spec.options.local_hand_off
     }
 
     /// Takes a place: at the front where nobody is there.
     pub(crate) fn join(client: &Arc<Client>, spec: &Arc<Spec>) -> Place {
+        let now = client.core.env.now();
         let mut all = client.core.lines.all();
-        all.expire(&spec.key, client.core.env.now());
-        all.serial += 1;
-        let serial = all.serial;
-        let stand = all.stand(spec, serial);
+        all.expire(&spec.key, now);
+        let (serial, stand) = all.join(spec, now);
         drop(all);
         Place::new(client, spec, serial, stand)
     }
 
     /// Takes a place again, for one that was passed over: ahead of all who came after it.
-    pub(crate) fn rejoin(&self, spec: &Arc<Spec>, serial: u64) -> Stand {
-        self.all().stand(spec, serial)
+    pub(crate) fn rejoin(&self, spec: &Arc<Spec>, serial: u64, now: Moment) -> Stand {
+        self.all().stand(spec, serial, now)
     }
 
-    /// Takes the turn to ask; false where it came too late, and the turn went on to another.
-    pub(crate) fn take_turn(&self, key: &Key, serial: u64) -> bool {
-        self.all().at_front(key, serial).is_some_and(|line| line.take_by.take().is_some())
+    /// Takes the turn to ask; `None` where it came too late, and the turn went on to another.
+    pub(crate) fn take_turn(&self, key: &Key, serial: u64, now: Moment) -> Option<Stand> {
+        let mut all = self.all();
+        let line = all.by_key.get_mut(key)?;
+        let asker = line.asker(serial)?;
+        asker.asks_at(now);
+        Some(if line.front.serial == serial { Stand::Front } else { Stand::Beside })
     }
 
     /// Takes the front, if nobody is there.
     pub(crate) fn try_join(client: &Arc<Client>, spec: &Arc<Spec>) -> Option<Place> {
+        let now = client.core.env.now();
         let mut all = client.core.lines.all();
-        all.expire(&spec.key, client.core.env.now());
+        all.expire(&spec.key, now);
         if all.by_key.contains_key(&spec.key) {
             return None;
         }
-        all.serial += 1;
-        let serial = all.serial;
-        let stand = all.stand(spec, serial);
+        let (serial, stand) = all.join(spec, now);
         drop(all);
         Some(Place::new(client, spec, serial, stand))
+    }
+
+    /// Whether one that shares may try without standing in line: see [`Line::may_try`].
+    pub(crate) fn may_try(&self, spec: &Spec, now: Moment) -> bool {
+        let mut all = self.all();
+        all.expire(&spec.key, now);
+        all.by_key.get(&spec.key).is_none_or(|line| line.may_try(spec.claim))
     }
 
     /// Whether somebody in line certainly holds the lock.
@@ -152,7 +148,7 @@ impl Lines {
         all.hold(key).is_some_and(|hold| !hold.is_over() && now < hold.deadline())
     }
 
-    /// Since when the store has failed whoever was at the front, and how; in a box, as it seldom has. `None` where it answers.
+    /// Since when the store has failed whoever asked, and how. `None` where it answers.
     pub(crate) fn failing(&self, key: &Key) -> Option<(Moment, Error)> {
         self.all().by_key.get(key)?.failing.as_deref().cloned()
     }
@@ -182,7 +178,7 @@ impl Lines {
     }
 
     /// Lets the next one ask where a hold has expired and nobody said so, as the runtime of its keeper may have ended, or
-    /// where a turn was not taken in time.
+    /// where somebody who has its turn is not polled.
     pub(crate) fn expire(&self, key: &Key, now: Moment) {
         self.all().expire(key, now);
     }
@@ -193,16 +189,25 @@ impl Lines {
 }
 
 impl All {
-    /// A place: at the front where nobody is there, and otherwise behind those who came before.
-    fn stand(&mut self, spec: &Arc<Spec>, serial: u64) -> Stand {
+    fn join(&mut self, spec: &Arc<Spec>, now: Moment) -> (u64, Stand) {
+        self.serial += 1;
+        let serial = self.serial;
+        (serial, self.stand(spec, serial, now))
+    }
+
+    /// A place: where one may ask, or else behind those who came before.
+    pub(crate) fn stand(&mut self, spec: &Arc<Spec>, serial: u64, now: Moment) -> Stand {
+        let asker = Asker::new(serial, spec.clone(), now);
         let Some(line) = self.by_key.get_mut(&spec.key) else {
-            let (spec, behind) = (spec.clone(), VecDeque::new());
-            let line = Line { front: serial, spec, hold: None, take_by: None, failing: None, behind };
-            self.by_key.insert(line.spec.key.clone(), line);
+            self.by_key.insert(spec.key.clone(), Line::new(asker));
             return Stand::Front;
         };
-        let (sender, turn) = oneshot::channel();
         let ahead = line.behind.partition_point(|behind| behind.serial < serial);
+        if ahead == 0 && line.has_room(spec.claim) {
+            line.beside.push(asker);
+            return Stand::Beside;
+        }
+        let (sender, turn) = oneshot::channel();
         line.behind.insert(ahead, Behind { serial, spec: spec.clone(), turn: sender });
         Stand::Behind { ahead: ahead as u32, turn }
     }
@@ -213,32 +218,39 @@ impl All {
     }
 
     fn expire(&mut self, key: &Key, now: Moment) {
-        let Some(line) = self.by_key.get(key) else { return };
-        let expired = line.hold.as_ref().is_some_and(|hold| now >= hold.deadline());
-        if expired || line.take_by.is_some_and(|take_by| now >= take_by) {
+        if self.by_key.get_mut(key).is_some_and(|line| line.is_over(now)) {
             self.advance(key, now);
         }
     }
 
     /// The line, if that is its front.
     pub(crate) fn at_front(&mut self, key: &Key, serial: u64) -> Option<&mut Line> {
-        self.by_key.get_mut(key).filter(|line| line.front == serial)
+        self.by_key.get_mut(key).filter(|line| line.front.serial == serial)
+    }
+
+    /// Lets the next one ask in place of one that no longer does.
+    pub(crate) fn leave(&mut self, key: &Key, serial: u64, now: Moment) {
+        if self.at_front(key, serial).is_some() {
+            self.advance(key, now);
+        } else if let Some(line) = self.by_key.get_mut(key) {
+            line.forget(serial);
+            line.admit(now);
+        }
     }
 
     /// Sends the next one to the front.
     pub(crate) fn advance(&mut self, key: &Key, now: Moment) {
         let Some(line) = self.by_key.get_mut(key) else { return };
         line.hold = None;
-        while let Some(Behind { serial, spec, turn }) = line.behind.pop_front() {
-            line.take_by = Some(now + spec.options.patience);
-            (line.front, line.spec) = (serial, spec);
-            if turn.send(Turn::Front).is_ok() {
-                return;
-            }
+        match line.next(now) {
+            Some(front) => line.front = front,
+            None => return drop(self.by_key.remove(key)),
         }
-        self.by_key.remove(key);
+        line.admit(now);
     }
 }
+
+mod turns;
 
 #[cfg(all(test, loom))]
 pub(crate) mod model;

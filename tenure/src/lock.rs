@@ -188,10 +188,8 @@ impl LockBuilder {
         let key = Key::new(name)?;
         options.validate()?;
         let claim = Claim::new(permits, limit).map_err(|error| invalid(format!("the lock {key:?}: {error}")))?;
-        if let Some(n) = owner.as_ref().map(|owner| owner.as_str().len()).filter(|n| !(1..=OWNER_MAX).contains(n)) {
-            return Err(invalid(format!("an owner's name of {n} bytes: give 1 to {OWNER_MAX}")));
-        }
-        let of_its_own = || options.reentrant.map(|_| Owner::new(ClaimId::new(client.core.env.bits()).to_string()));
+        owner.as_ref().map_or(Ok(()), check_owner)?;
+        let of_its_own = || options.reentrant.map(|_| drawn(&client));
         let owner = owner.or_else(of_its_own);
         let max = options.reentrant.unwrap_or(REENTRANT);
         let meta = Meta::bytes(&options);
@@ -246,5 +244,17 @@ impl Spec {
                 Error::new(ErrorKind::Lost, format!("this claim on the lock {key:?} was released or broken"))
             }
         }
+    }
+}
+
+/// An owner whom nobody knows.
+pub(crate) fn drawn(client: &Client) -> Owner {
+    Owner::new(ClaimId::new(client.core.env.bits()).to_string())
+}
+
+pub(crate) fn check_owner(owner: &Owner) -> Result<()> {
+    match owner.as_str().len() {
+        1..=OWNER_MAX => Ok(()),
+        n => Err(invalid(format!("an owner's name of {n} bytes: give 1 to {OWNER_MAX}"))),
     }
 }

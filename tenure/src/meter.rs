@@ -19,11 +19,12 @@ use crate::event::{Degradation, Why};
 use crate::hold::Loss;
 use crate::metrics::Counters;
 use crate::proto::Claim;
+use crate::transaction::Ending;
 #[cfg(feature = "metrics")]
 use crate::{
     env::Moment,
     error::ErrorKind,
-    facade::{Facade, Handles},
+    facade::{Commits, Facade, Handles},
     health::NodeHealth,
     key::Key,
 };
@@ -79,6 +80,10 @@ named! {
     EVENTS_DROPPED = Counter "events_dropped_total", "Events that a sink was too slow for.";
     HELD = Gauge "held", "Holds that there are now.";
     WAITING = Gauge "waiting", "Tasks that wait for a lock now.";
+    COMMITTED = Counter "committed_total", "Fenced commits that were carried out.";
+    ROLLED_BACK = Counter "rolled_back_total", "Fenced commits that wrote nothing.";
+    COMMITS_UNKNOWN = Counter "commits_unknown_total", "Fenced commits of which it is not known whether they were carried out.";
+    COMMIT = Histogram "commit_seconds", "From the call of a fenced commit to its end.";
     WAIT = Histogram "wait_seconds", "From the call to the hold.";
     HOLD = Histogram "hold_seconds", "From the hold to its end.";
 }
@@ -232,6 +237,8 @@ pub(crate) struct Meters {
     facade: Facade,
     #[cfg(feature = "metrics")]
     events_dropped: metrics::Counter,
+    #[cfg(feature = "metrics")]
+    commits: Commits,
 }
 
 impl Meters {
@@ -240,6 +247,19 @@ impl Meters {
         self.counters.events_dropped.fetch_add(1, Relaxed);
         #[cfg(feature = "metrics")]
         self.events_dropped.increment(1);
+    }
+
+    /// Takes note of how a fenced commit ended.
+    pub(crate) fn commit_ended(&self, ending: Ending, took: Duration) {
+        let counter = match ending {
+            Ending::Committed => &self.counters.committed,
+            Ending::RolledBack(_) => &self.counters.rolled_back,
+            Ending::Unknown(_) => &self.counters.commits_unknown,
+        };
+        counter.fetch_add(1, Relaxed);
+        self.counters.commit.record(took);
+        #[cfg(feature = "metrics")]
+        self.commits.ended(ending, took);
     }
 }
 
@@ -263,8 +283,8 @@ impl Meters {
         let counters: Arc<Counters> = Arc::default();
         let meter = |kind| Meter { counters: counters.clone(), handles: facade.handles(kind, None) };
         let by_kind = KINDS.map(|kind| Arc::new(meter(kind)));
-        let events_dropped = facade.events_dropped();
-        Self { counters, by_kind, facade, events_dropped }
+        let (events_dropped, commits) = (facade.events_dropped(), facade.commits());
+        Self { counters, by_kind, facade, events_dropped, commits }
     }
 
     /// Whether it is time to tell how the nodes fare.

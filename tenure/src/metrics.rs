@@ -38,6 +38,12 @@ pub struct Metrics {
     pub degraded: u64,
     /// Events that a [sink](crate::LocksBuilder::sink) was too slow for.
     pub events_dropped: u64,
+    /// Fenced commits that were carried out.
+    pub committed: u64,
+    /// Fenced commits that wrote nothing.
+    pub rolled_back: u64,
+    /// Fenced commits of which no reply came, or whose future was dropped: they may have been carried out.
+    pub commits_unknown: u64,
     /// How many holds there are now.
     pub held: u64,
     /// How many tasks wait for a lock now.
@@ -48,6 +54,8 @@ pub struct Metrics {
     pub wait: Histogram,
     /// From the hold to its release or loss.
     pub hold: Histogram,
+    /// From the call of a fenced commit to its end.
+    pub commit: Histogram,
 }
 
 /// Durations by size: each bucket is twice as wide as the one before.
@@ -94,10 +102,14 @@ pub(crate) struct Counters {
     pub(crate) suspect: AtomicU64,
     pub(crate) degraded: AtomicU64,
     pub(crate) events_dropped: AtomicU64,
+    pub(crate) committed: AtomicU64,
+    pub(crate) rolled_back: AtomicU64,
+    pub(crate) commits_unknown: AtomicU64,
     pub(crate) held: AtomicU64,
     pub(crate) waiting: AtomicU64,
     pub(crate) wait: Recorder,
     pub(crate) hold: Recorder,
+    pub(crate) commit: Recorder,
 }
 
 impl Counters {
@@ -124,12 +136,16 @@ impl Counters {
             suspect: value(&self.suspect),
             degraded: value(&self.degraded),
             events_dropped: value(&self.events_dropped),
+            committed: value(&self.committed),
+            rolled_back: value(&self.rolled_back),
+            commits_unknown: value(&self.commits_unknown),
             // How things stand is not counted anew.
             held: self.held.load(Relaxed),
             waiting: self.waiting.load(Relaxed),
             average_hold: Duration::from_micros((hold.sum.as_micros() as u64).checked_div(hold.count).unwrap_or(0)),
             wait,
             hold,
+            commit: self.commit.read(value),
         }
     }
 }
@@ -184,13 +200,17 @@ impl fmt::Display for Metrics {
             (Named::SUSPECT, self.suspect),
             (Named::DEGRADED, self.degraded),
             (Named::EVENTS_DROPPED, self.events_dropped),
+            (Named::COMMITTED, self.committed),
+            (Named::ROLLED_BACK, self.rolled_back),
+            (Named::COMMITS_UNKNOWN, self.commits_unknown),
             (Named::HELD, self.held),
             (Named::WAITING, self.waiting),
         ];
         for (Named { name, help, kind }, value) in single {
             writeln!(f, "# HELP {prefix}_{name} {help}\n# TYPE {prefix}_{name} {kind}\n{prefix}_{name} {value}")?;
         }
-        for (Named { name, help, kind }, histogram) in [(Named::WAIT, &self.wait), (Named::HOLD, &self.hold)] {
+        let histograms = [(Named::WAIT, &self.wait), (Named::HOLD, &self.hold), (Named::COMMIT, &self.commit)];
+        for (Named { name, help, kind }, histogram) in histograms {
             let name = format!("{prefix}_{name}");
             writeln!(f, "# HELP {name} {help}\n# TYPE {name} {kind}")?;
             for bound in TOLD.map(|power| Duration::from_micros(1 << power)) {

@@ -199,17 +199,19 @@ macro_rules! option_setters {
             self
         }
 
-        /// Whether tasks of this process that want the same mutex stand in one line, and may pass it on among themselves
-        /// without asking the store: they do by default.
+        /// Whether tasks of this process that want the same lock stand in one line, and may pass a mutex on among
+        /// themselves without asking the store: they do by default.
         ///
-        /// Each of them has a later fence than the one before. The store is asked at least every 100 ms whether others
-        /// wait, and as soon as it says so, each gets its turn: so others wait for no more than 100 ms longer than they
-        /// would, and the hold under way. Claims of an [owner](crate::Locks::owner) or with a
-        /// [`backoff`](Self::backoff) go to the store each for itself, and so do readers and permits.
+        /// Each holder of a mutex has a later fence than the one before. The store is asked at least every 100 ms whether
+        /// others wait, and as soon as it says so, each gets its turn: so others wait for no more than 100 ms longer than
+        /// they would, and the hold under way. Readers and claims of permits ask the store each, several at a time while
+        /// nobody waits, and only the first in line has a place in its queue. Claims of an [owner](crate::Locks::owner) or
+        /// with a [`backoff`](Self::backoff) stand in no line.
         ///
         /// A task whose turn has come and whose future nobody polls keeps the others of its process waiting for its
         /// [`patience`](Self::patience), twice that at the most, and what it was given goes on to the next, or back to
-        /// the store; polled again, it stands in line where it stood.
+        /// the store; polled again, it stands in line where it stood. One that has asked the store already is passed over
+        /// after two and a half times that, and [`op_timeout`](Self::op_timeout), at the most.
         pub fn local_hand_off(mut self, on: bool) -> Self {
             self.set().local_hand_off = on;
             self

@@ -81,7 +81,16 @@ impl Sink for Log {
             What::Degraded { to, error } => log!(?to, error),
             What::HandedOn { held, fence } => log!(fence = fence.get(), ?held),
             What::Released { held, was_ours } => log!(?held, was_ours),
-            What::SagaStuck { status } => log!(status),
+            What::Committed { txid, took } => log!(%txid, ?took),
+            What::RolledBack { txid, took, why } => log!(%txid, ?took, why),
+            What::CommitUnknown { txid, took } => log!(%txid, ?took),
+            What::TransactionDecided { id, decision, why, pending, recovered } => {
+                log!(%id, %decision, why, ?pending, recovered)
+            }
+            What::TransactionUnknown { id, error } => log!(%id, error),
+            What::RecordUnreadable { id, error } => log!(id, error),
+            What::SagaStepFailed { saga, step, undo, attempt, error } => log!(saga, step, undo, attempt, error),
+            What::SagaCompensated { status } | What::SagaStuck { status } => log!(status),
             What::NodeDown { error } => log!(error),
             What::NodeUp => tracing::event!(target: "tenure::event", Level::INFO, event, name),
         }

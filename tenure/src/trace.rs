@@ -3,9 +3,12 @@
 //! ```text
 //!   the caller's span
 //!    ├── tenure.lock        from the call to the hold, or to why there is none
-//!    └── tenure.hold        from the hold to its end; follows from tenure.lock
-//!         ├── …             the work in `Guard::protect`
-//!         └── tenure.release
+//!    ├── tenure.hold        from the hold to its end; follows from tenure.lock
+//!    │    ├── …             the work in `Guard::protect`
+//!    │    └── tenure.release
+//!    ├── tenure.commit      a fenced commit, from the call to its end
+//!    ├── tenure.transaction a two-phase transaction, from the call to its end
+//!    └── tenure.saga        a saga, as far as one run carries it
 //!   tenure.renew            one for each request of the keeper; follows from the holds in it
 //!   tenure.release          the same, of guards that were dropped and claims that were given up
 //! ```
@@ -24,10 +27,12 @@ use tracing::{Level, Span, debug_span, field::Empty};
 use crate::bid::Bid;
 use crate::event::Why;
 use crate::fence::Fence;
+use crate::guard::Guard;
 use crate::hold::{Hold, Loss};
 use crate::lock::Spec;
 use crate::meter;
 use crate::sync::MutexGuard;
+use crate::transaction::{TransactionId, Txid};
 
 /// The spans of one acquisition.
 #[derive(Debug)]
@@ -176,6 +181,39 @@ pub(crate) fn parting<'a>(after: impl ExactSizeIterator<Item = &'a Span>) -> Spa
         after.for_each(|after| _ = span.follows_from(after));
     }
     span
+}
+
+/// The span of a fenced commit.
+pub(crate) fn commit(txid: &Txid, locks: usize, steps: usize) -> Span {
+    debug_span!(
+        target: "tenure", "tenure.commit", otel.kind = "client", tenure.tx.id = %txid, tenure.tx.locks = locks,
+        tenure.tx.steps = steps, tenure.tx.outcome = Empty, "error.type" = Empty, otel.status_code = Empty,
+    )
+}
+
+/// The span of a two-phase transaction between so many.
+pub(crate) fn transaction(id: TransactionId, guard: &Guard, participants: usize) -> Span {
+    debug_span!(
+        target: "tenure", "tenure.transaction", otel.kind = "internal", tenure.tx.id = %id,
+        tenure.lock.name = guard.name(), tenure.lock.fence = number(guard.fence()),
+        tenure.tx.participants = participants, tenure.tx.outcome = Empty, "error.type" = Empty,
+        otel.status_code = Empty,
+    )
+}
+
+/// The span of a run of a saga.
+pub(crate) fn saga(name: &str, id: &str, guard: &Guard) -> Span {
+    debug_span!(
+        target: "tenure", "tenure.saga", otel.kind = "internal", tenure.saga.name = name, tenure.saga.id = id,
+        tenure.lock.name = guard.name(), tenure.lock.fence = number(guard.fence()), tenure.tx.outcome = Empty,
+        "error.type" = Empty, otel.status_code = Empty,
+    )
+}
+
+/// Takes note of how a transaction or a saga ended, and of what went wrong.
+pub(crate) fn settled(span: &Span, outcome: &str, error: Option<&str>) {
+    span.record("tenure.tx.outcome", outcome);
+    error.into_iter().for_each(|error| failed(span, error));
 }
 
 fn failed(span: &Span, kind: &str) {

@@ -31,7 +31,8 @@ use crate::hold::Fence;
 use crate::line::{Lines, Turn};
 use crate::lock::Spec;
 use crate::pace::Pace;
-use crate::proto::Refusal;
+use crate::place::Place;
+use crate::proto::{Claim, Refusal};
 use crate::reentry::Reentry;
 use crate::store::Push;
 
@@ -98,14 +99,19 @@ impl Bid {
         }
     }
 
-    /// Takes the front of the line of this process where it has to stand in one; false where somebody is there, which ends
-    /// the bid.
+    /// Takes the front of the line of this process where it has to stand in one; false where somebody is before it, which
+    /// ends the bid. One that shares stands behind those who wait, and not behind those who ask.
     pub(crate) fn try_line(&mut self) -> Result<bool> {
         if !self.stands_in_line() {
             return Ok(true);
         }
-        self.place = Lines::try_join(&self.client, &self.spec);
-        if self.place.is_some() {
+        let free = if self.spec.claim == Claim::EXCLUSIVE {
+            self.place = Lines::try_join(&self.client, &self.spec);
+            self.place.is_some()
+        } else {
+            self.client.core.lines.may_try(&self.spec, self.now)
+        };
+        if free {
             return Ok(true);
         }
         // One request of somebody else's may fail; for as long as an own one may take, it is the store.
@@ -131,26 +137,31 @@ impl Bid {
         if let Some(guard) = self.reenter()? {
             return Ok(guard);
         }
-        if let Some(guard) = self.stand_in_line(give_up).await? {
-            return Ok(guard);
-        }
-        let mut watch = core.store.watch(&spec.key, self.id);
         let mut pace = Pace::new(&spec, core.store.traits().push);
-        if let Some((since, _)) = self.place.as_ref().and_then(|_| core.lines.failing(&spec.key)) {
-            pace.failing_since(since);
-        }
+        let mut watch = None;
         let mut failure;
         loop {
+            if let Some(guard) = self.stand_in_line(give_up, &mut pace).await? {
+                return Ok(guard);
+            }
             if let Err(error) = self.client.check_open() {
                 return Err(self.fail(error));
             }
+            let patience = self.place.as_ref().map_or(options.patience, Place::patience);
+            if !patience.is_zero() {
+                watch.get_or_insert_with(|| core.store.watch(&spec.key, self.id));
+            }
             let limit = options.op_timeout.min((give_up - self.now).max(Duration::from_millis(1)));
-            let attempt = self.ask(options.patience, limit).await?;
+            let attempt = self.ask(patience, limit).await?;
             let now = self.now;
             let ask_at = match attempt {
                 Attempt::Held(fence, deadline, contact) => return Ok(self.granted(fence, deadline, Some(contact))),
+                Attempt::Busy { .. } if patience.is_zero() => {
+                    (self.stake, watch) = (Stake::None, None);
+                    self.place.iter_mut().for_each(Place::step_back);
+                    continue;
+                }
                 Attempt::Busy { ahead, retry_in } => {
-                    self.tell_line(None);
                     if pace.answered() {
                         self.waiting(ahead);
                     }
@@ -159,21 +170,21 @@ impl Bid {
                 }
                 Attempt::Failed(error) => match pace.failed(now) {
                     Some(delay) => {
-                        self.tell_line(Some(&error));
                         failure = Some(error);
                         now + core.env.jitter(delay)
                     }
                     None => {
-                        self.tell_line(Some(&error));
+                        self.tell_line(Some(&error), now);
                         return Err(self.fail(error));
                     }
                 },
             };
+            self.tell_line(failure.as_ref(), ask_at);
             let Some(retry_at) = pace.next_retry(now) else { return Err(self.time_out(now, failure)) };
             let ask_at = ask_at.min(retry_at);
             tokio::select! {
                 biased;
-                push = watch.next() => if let Some(guard) = self.pushed(push) { return Ok(guard) },
+                push = watch.get_or_insert_with(|| core.store.watch(&spec.key, self.id)).next() => if let Some(guard) = self.pushed(push) { return Ok(guard) },
                 () = core.env.sleep_until(ask_at.min(give_up)) => if ask_at >= give_up {
                     return Err(self.time_out(give_up, failure));
                 },
@@ -182,10 +193,10 @@ impl Bid {
         }
     }
 
-    /// Those behind in line have to know how the store answers.
-    fn tell_line(&self, failure: Option<&Error>) {
+    /// Those behind in line have to know how the store answers, and when it is asked again.
+    fn tell_line(&self, failure: Option<&Error>, again_at: Moment) {
         if let Some(place) = &self.place {
-            place.asked(self.now, failure);
+            place.asked(self.now, failure, again_at);
         }
     }
 
@@ -203,22 +214,16 @@ impl Bid {
         traits.queue && traits.fence && Lines::are_for(&self.spec)
     }
 
-    /// Waits until nobody of this process is before it. The hold of the one before may come with it.
-    async fn stand_in_line(&mut self, give_up: Moment) -> Result<Option<Guard>> {
-        if !self.stands_in_line() {
+    /// Waits until it may ask. The hold of the one before may come with it.
+    async fn stand_in_line(&mut self, give_up: Moment, pace: &mut Pace) -> Result<Option<Guard>> {
+        if self.place.is_none() && !self.stands_in_line() {
             return Ok(None);
         }
         let core = self.client.core.clone();
-        let place = Lines::join(&self.client, &self.spec);
-        let ahead = place.ahead();
-        if let Some(ahead) = ahead {
-            self.waiting(ahead);
-        }
-        let place = self.place.insert(place);
-        if ahead.is_none() {
-            return Ok(None);
-        }
-        loop {
+        let place = self.place.get_or_insert_with(|| Lines::join(&self.client, &self.spec));
+        let Some(ahead) = place.ahead() else { return Ok(None) };
+        self.waiting(ahead);
+        while let Some(place) = &mut self.place {
             let look_at = give_up.min(self.now + self.spec.options.patience);
             let turn = tokio::select! {
                 biased;
@@ -226,16 +231,21 @@ impl Bid {
                 () = core.env.sleep_until(look_at) => None,
             };
             self.now = core.env.now();
+            let failing = || core.lines.failing(&self.spec.key);
             match turn {
                 Some(Turn::Hold(hold)) => return Ok(Some(self.win(hold, false))),
-                Some(Turn::Front) => return Ok(None),
+                Some(Turn::Ask) => {
+                    failing().iter().for_each(|(since, _)| pace.failing_since(*since));
+                    return Ok(None);
+                }
                 None if self.now >= give_up => {
-                    let failing = core.lines.failing(&self.spec.key).map(|(_, error)| error);
+                    let failing = failing().map(|(_, error)| error);
                     return Err(self.time_out(give_up, failing));
                 }
                 None => core.lines.expire(&self.spec.key, self.now),
             }
         }
+        Ok(None)
     }
 
     /// A grant that was pushed is a hold until the place's deadline, if that is still to come. Where nobody would renew it

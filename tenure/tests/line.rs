@@ -1,4 +1,4 @@
-//! Tasks of one process in line for the same lock, under a paused clock.
+//! Tasks of one process in line for the same mutex, under a paused clock; `sharing.rs` has those who share.
 //!
 //! Bugs that were planted, one at a time, and found: the fence stays as it was; it may be ahead of the store's clock; who
 //! waits outside is overlooked; the store's word is never too old; a lost hold leaves the line waiting; who went away with

@@ -1,7 +1,8 @@
 //! The spans of `tracing`: which there are, what they tell, and what they never tell. Under a paused clock.
 //!
 //! Bugs that were planted, one at a time, and found: no span for a release; no fence, or no wait, on a lock's; the claim's id on
-//! a release; the metadata on a lock's; a renewal outside of its span; a hold's span that outlives its loss.
+//! a release; the metadata on a lock's; a renewal outside of its span; a hold's span that outlives its loss; no outcome of a
+//! transaction.
 
 #![allow(clippy::disallowed_methods, reason = "tests have their time and their tasks from tokio")]
 
@@ -220,6 +221,57 @@ async fn renewals_and_releases_in_the_background_are_a_span_for_each_request() {
     drop(guards);
     run_ready().await;
     assert_eq!(notebook.spans("tenure.release"), [fields([("tenure.batch", "7"), ("otel.kind", "client")])]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn transactions_and_sagas_have_a_span_from_the_call_to_how_they_ended() {
+    use tenure::transaction::coordinator::Coordinator;
+    use tenure::transaction::journal::{Memory, Presumed};
+    use tenure::transaction::{Failure, Saga};
+
+    let (notebook, _open) = Notebook::open();
+    let (locks, _store) = client();
+    let guard = locks.mutex("a").build().unwrap().lock().await.unwrap();
+    let stuck = |_| async { Err::<(), _>(Failure::fatal("no")) };
+    let saga = Saga::builder("order").step("pay", stuck, stuck).build((), Arc::new(Memory::new())).unwrap();
+    let _ = saga.run("42", &"a lamp", &guard).await.unwrap();
+    let fence = guard.fence().get().to_string();
+    let of = [("tenure.lock.name", "a"), ("tenure.lock.fence", &fence), ("otel.kind", "internal")];
+    let mut expected = fields([("tenure.saga.name", "order"), ("tenure.saga.id", "42"), ("error.type", "stuck")]);
+    expected.extend(fields([("tenure.tx.outcome", "stuck"), ("otel.status_code", "ERROR")]));
+    expected.extend(fields(of));
+    assert_eq!(notebook.spans("tenure.saga"), [expected]);
+
+    let coordinator = Coordinator::new(Presumed(Memory::new())).participant(common::Willing).unwrap();
+    let tx = coordinator.begin(&guard).work("willing", "");
+    let id = tx.id().to_string();
+    assert!(tx.commit().await.unwrap().is_committed());
+    let mut expected = fields([("tenure.tx.id", &*id), ("tenure.tx.participants", "1")]);
+    expected.extend(fields([("tenure.tx.outcome", "committed")]));
+    expected.extend(fields(of));
+    assert_eq!(notebook.spans("tenure.transaction"), [expected]);
+}
+
+#[cfg(feature = "redis")]
+#[tokio::test]
+async fn a_fenced_commit_has_a_span_from_the_call_to_how_it_ended() {
+    let (notebook, _open) = Notebook::open();
+    let server = testkit::Redis::start();
+    let locks = tenure::open(&server.url()).await.unwrap();
+    let guard = locks.mutex("a").build().unwrap().lock().await.unwrap();
+    let mut tx = guard.begin_transaction().begin().await.unwrap();
+    tx.set("secret", "hush").expect_absent("none");
+    let id = tx.id().to_string();
+    tx.commit().await.committed().unwrap();
+    let mut expected = fields([("tenure.tx.id", &*id), ("tenure.tx.locks", "1"), ("tenure.tx.steps", "2")]);
+    expected.extend(fields([("tenure.tx.outcome", "committed"), ("otel.kind", "client")]));
+    assert_eq!(notebook.spans("tenure.commit"), [expected]);
+    let mut tx = guard.begin_transaction().begin().await.unwrap();
+    tx.hset("secret", "a", "hush");
+    assert!(!tx.commit().await.is_committed());
+    let spans = notebook.spans("tenure.commit");
+    assert_eq!((spans[1]["tenure.tx.outcome"].as_str(), spans[1]["error.type"].as_str()), ("rolled_back", "refused"));
+    assert!(notebook.all().iter().all(|told| !told.fields.values().any(|value| value.contains("hush"))));
 }
 
 #[tokio::test(start_paused = true)]

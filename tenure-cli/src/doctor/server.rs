@@ -228,7 +228,7 @@ fn rights(server: &Server, kind: Kind) -> String {
     };
     format!(
         "ACL SETUSER {user} on >PASSWORD ~{prefix}:* &{prefix}:inbox:* +evalsha +evalsha_ro +script|load {pushes} \
-         +scan +ping +time +mget +set +del +type +pexpireat +hget +hmget +hgetall +hset +hdel{wait}"
+         +scan +ping +time +mget +set +setrange +del +type +pexpireat +hget +hmget +hgetall +hset +hdel{wait}"
     )
 }
 

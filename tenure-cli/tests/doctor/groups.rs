@@ -81,7 +81,7 @@ fn nodes_that_are_away_or_have_no_vote_yet() {
 fn nodes_that_may_not_be_asked_have_no_vote() {
     let nodes = durable(3);
     let rules = "ACL SETUSER locks on >pw ~tenure:* &tenure:inbox:* +evalsha +evalsha_ro +script|load +publish +subscribe +scan \
-                 +ping +time +mget +set +del +type +pexpireat +hget +hmget +hgetall +hset +hdel";
+                 +ping +time +mget +set +setrange +del +type +pexpireat +hget +hmget +hgetall +hset +hdel";
     for node in &nodes {
         node.command(&rules.split(' ').collect::<Vec<_>>());
     }

@@ -38,6 +38,7 @@ use futures_util::future::BoxFuture;
 use crate::store::{Store, Traits};
 
 mod admission;
+mod hand_over;
 mod house;
 pub mod journal;
 mod lease;
@@ -47,6 +48,7 @@ pub mod participant;
 mod queue;
 
 pub use admission::*;
+pub use hand_over::*;
 pub use house::*;
 pub use lease::*;
 pub use owner::*;
@@ -153,6 +155,11 @@ pub const PROMISES: &[Promise] = &[
     promise!(a_release_touches_no_other_claim),
     promise!(a_buried_claim_stays_out),
     promise!(an_expired_hold_lets_the_next_in),
+    promise!(a_hand_over_has_nobody_in_between),
+    promise!(a_handed_over_claim_is_void),
+    promise!(permits_are_handed_over_as_they_are),
+    promise!(only_an_owners_sole_claim_is_handed_over),
+    promise!(what_is_not_held_is_handed_over_to_nobody),
     promise!(a_dropped_call_leaves_the_lock_sound),
     promise!(many_are_answered_in_their_order),
     promise!(reading_shows_who_holds_and_who_waits if queue),

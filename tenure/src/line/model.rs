@@ -6,7 +6,8 @@
 //! that is gone is looked for outside of the lines' lock, or not at all; an offer that was taken stays on the agenda; it
 //! is looked at outside of the agenda's lock; a hold is given back, or taken back, that somebody else has ended; its line
 //! is not told; a turn is taken that went on to another; who leaves does not close its channel first; who went away in
-//! the moment of its turn does not pass it on; a loss is looked for before it is listened for.
+//! the moment of its turn does not pass it on; a loss is looked for before it is listened for; a reader that is let in does
+//! not send the next one to ask.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -23,7 +24,7 @@ use crate::agenda::Over;
 use crate::client::Client;
 use crate::env::{Env, Moment};
 use crate::guard::Guard;
-use crate::hold::{Fence, Granted, Loss};
+use crate::hold::{Fence, Granted, Hold, Loss};
 use crate::keeper::Shared;
 use crate::lock::{Lock, Spec};
 use crate::locks::Locks;
@@ -38,6 +39,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// A client whose clock stands still, in a runtime that nobody drives.
 pub(crate) struct World {
     lock: Lock,
+    reader: Lock,
 }
 
 impl World {
@@ -48,8 +50,9 @@ impl World {
             let _entered = runtime.enter();
             let env = Env::simulated(1);
             let locks = Locks::builder(Arc::new(Memory::with_env(env.clone()))).env(env).patience(PATIENCE);
-            let lock = locks.build().and_then(|locks| locks.mutex("a").build()).expect("the options are valid");
-            check(&World { lock });
+            let locks = locks.build().expect("the options are valid");
+            let [lock, reader] = [locks.mutex("a"), locks.read("a")].map(|lock| lock.build().expect("it is a name"));
+            check(&World { lock, reader });
         });
     }
 
@@ -79,11 +82,23 @@ impl World {
         let place = Lines::try_join(self.client(), &self.lock.spec).expect("nobody is in line");
         let granted = Self::granted(self.now(), self.now() + Duration::from_secs(29));
         let hold = self.client().keeper.hold(&self.lock.spec, granted);
-        Guard::new(hold, self.client().clone(), Some(place))
+        let place = place.won(&hold);
+        Guard::new(hold, self.client().clone(), place)
     }
 
     fn join(&self) -> Place {
         Lines::join(self.client(), &self.lock.spec)
+    }
+
+    /// A reader's place.
+    fn join_to_read(&self) -> Place {
+        Lines::join(self.client(), &self.reader.spec)
+    }
+
+    /// What a reader holds that is let in.
+    fn reading(&self) -> Arc<Hold> {
+        let granted = Self::granted(self.now(), self.now() + Duration::from_secs(29));
+        self.client().keeper.hold(&self.reader.spec, granted)
     }
 
     /// How many claims are to be released.
@@ -110,7 +125,7 @@ fn model_who_joins_while_the_front_leaves_gets_its_turn() {
         let front = world.join();
         let leaving = thread::spawn(move || drop(front));
         let mut place = world.join();
-        assert!(matches!(block_on(place.turn()), Turn::Front));
+        assert!(matches!(block_on(place.turn()), Turn::Ask));
         leaving.join().unwrap();
         drop(place);
         assert!(world.is_empty());
@@ -128,7 +143,7 @@ fn model_whoever_leaves_passes_on_what_it_was_given() {
         leaving.join().unwrap();
         match turn {
             Turn::Hold(hold) => assert!(!hold.is_over() && world.partings() == 0),
-            Turn::Front => assert_eq!(world.partings(), 1),
+            Turn::Ask => assert_eq!(world.partings(), 1),
         }
         drop(third);
         assert!(world.is_empty());
@@ -150,7 +165,7 @@ fn model_a_hold_on_offer_is_taken_or_taken_back() {
         keeper.join().unwrap();
         match turn {
             Turn::Hold(hold) => assert!(!hold.is_over() && world.partings() == 0),
-            Turn::Front => assert_eq!(world.partings(), 1),
+            Turn::Ask => assert_eq!(world.partings(), 1),
         }
         drop(next);
         assert!(world.is_empty());
@@ -172,7 +187,7 @@ fn model_a_hold_on_offer_whose_taker_goes_is_passed_on_or_released_once() {
         keeper.join().unwrap();
         match turn {
             Turn::Hold(hold) => assert!(!hold.is_over() && world.partings() == 0),
-            Turn::Front => assert_eq!(world.partings(), 1),
+            Turn::Ask => assert_eq!(world.partings(), 1),
         }
         drop(behind);
         assert!(world.is_empty());
@@ -196,9 +211,56 @@ fn model_a_turn_to_ask_is_one_tasks() {
             }
             drop(third);
         });
-        assert!(matches!(block_on(second.turn()), Turn::Front));
+        assert!(matches!(block_on(second.turn()), Turn::Ask));
         assert_eq!(at_front.fetch_add(1, SeqCst), 0, "two are at the front");
         impatient.join().unwrap();
+    });
+}
+
+#[test]
+fn model_who_joins_while_a_reader_is_let_in_gets_its_turn() {
+    World::model(|world| {
+        let (reader, mut writer, hold) = (world.join_to_read(), world.join(), world.reading());
+        let let_in = thread::spawn(move || assert!(reader.won(&hold).is_none(), "it stays in line"));
+        let mut behind = world.join_to_read();
+        assert!(matches!(block_on(writer.turn()), Turn::Ask));
+        let_in.join().unwrap();
+        drop(writer);
+        assert!(matches!(block_on(behind.turn()), Turn::Ask));
+        drop(behind);
+        assert!(world.is_empty());
+    });
+}
+
+#[test]
+fn model_who_tried_and_steps_back_gets_its_turn() {
+    World::model(|world| {
+        let (front, mut beside) = (world.join_to_read(), world.join_to_read());
+        let mut behind = world.join();
+        let leaving = thread::spawn(move || drop(front));
+        beside.step_back();
+        assert!(matches!(block_on(beside.turn()), Turn::Ask));
+        assert!(beside.patience() == PATIENCE, "it is at the front");
+        leaving.join().unwrap();
+        drop(beside);
+        assert!(matches!(block_on(behind.turn()), Turn::Ask));
+        drop(behind);
+        assert!(world.is_empty());
+    });
+}
+
+#[test]
+fn model_who_is_told_to_ask_and_goes_passes_it_on() {
+    World::model(|world| {
+        let (front, behind) = (world.join(), world.join_to_read());
+        let mut last = world.join();
+        let first = thread::spawn(move || drop(front));
+        let second = thread::spawn(move || drop(behind));
+        assert!(matches!(block_on(last.turn()), Turn::Ask));
+        first.join().unwrap();
+        second.join().unwrap();
+        drop(last);
+        assert!(world.is_empty());
     });
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::entry::{Entry, Grave};
-use super::op::{Acquire, ClaimId, Op, Outcome, Owner, Refusal, Release, Renew, Was};
+use super::op::{Acquire, ClaimId, HandOver, Op, Outcome, Owner, Refusal, Release, Renew, Was};
 use super::record::{At, Record};
 use super::{Micros, micros};
 
@@ -17,12 +17,13 @@ impl Record {
             Op::Acquire(acquire) => self.acquire(acquire, at),
             Op::Renew(renew) => self.renew(renew, at.now),
             Op::Release(release) => self.release(release, at.now),
+            Op::HandOver(hand_over) => self.hand_over(hand_over, at),
         }
     }
 
     fn acquire(&mut self, op: &Acquire, at: At<'_>) -> Outcome {
         let now = at.now;
-        if self.buried.iter().any(|grave| grave.id == op.id) {
+        if self.is_buried(op.id) {
             return Outcome::Refused(Refusal::Buried);
         }
         if self.holders.iter().any(|entry| entry.id == op.id) {
@@ -112,19 +113,37 @@ impl Record {
             () if self.queue.len() < queue => Was::Waiting,
             () => Was::Unknown,
         };
-        if !op.bury.is_zero() {
-            let until = now + micros(op.bury);
-            match self.buried.iter_mut().find(|grave| grave.id == op.id) {
-                Some(grave) => grave.until = grave.until.max(until),
-                None => self.buried.push(Grave { id: op.id, until }),
-            }
-            self.alarm = self.alarm.min(until);
-            self.expires = self.expires.max(until);
-        }
+        self.bury(op.id, op.bury, now);
         if was != Was::Unknown {
             self.forget_soon_if_empty(now);
         }
         Outcome::Gone { was }
+    }
+
+    fn hand_over(&mut self, op: &HandOver, at: At<'_>) -> Outcome {
+        let now = at.now;
+        if self.is_buried(op.id) {
+            return Outcome::Refused(Refusal::Buried);
+        }
+        if self.holders.iter().any(|entry| entry.id == op.id) {
+            self.propose(op.id, op.fence);
+            return self.extend(op.id, op.ttl, now);
+        }
+        let Some(n) = self.holders.iter().position(|entry| entry.id == op.from) else {
+            return Outcome::Gone { was: Was::Unknown };
+        };
+        // Alone, it leaves as much room as the heir needs, and nobody is overtaken.
+        if self.claims_of(self.holders[n].owner.as_ref()) > 1 {
+            return self.busy(self.ticket + 1, now);
+        }
+        let old = self.holders.remove(n);
+        self.queue.retain(|entry| entry.id != op.id);
+        self.bury(op.from, op.bury, now);
+        let fence = self.mint(if op.fence > 0 { op.fence } else { now });
+        let (until, owner, inbox, meta) = (now + micros(op.ttl), op.owner.clone(), at.inbox.clone(), op.meta.clone());
+        self.expect(until);
+        self.holders.push(Entry { id: op.id, owner, since: now, until, fence, inbox, meta, ..old });
+        Outcome::Held { fence, since: now, until, waiting: self.queue.len() as u32 }
     }
 
     // -- what the answers rest on ----------------------------------------------------------------------------------
@@ -145,6 +164,24 @@ impl Record {
         if let Some(entry) = holder.filter(|_| fence > self.fence) {
             (entry.fence, self.fence) = (fence, fence);
         }
+    }
+
+    fn is_buried(&self, id: ClaimId) -> bool {
+        self.buried.iter().any(|grave| grave.id == id)
+    }
+
+    /// Refuses the id for that long, or for as long as it is refused already.
+    fn bury(&mut self, id: ClaimId, bury: Duration, now: Micros) {
+        if bury.is_zero() {
+            return;
+        }
+        let until = now + micros(bury);
+        match self.buried.iter_mut().find(|grave| grave.id == id) {
+            Some(grave) => grave.until = grave.until.max(until),
+            None => self.buried.push(Grave { id, until }),
+        }
+        self.alarm = self.alarm.min(until);
+        self.expires = self.expires.max(until);
     }
 
     fn extend(&mut self, id: ClaimId, ttl: Duration, now: Micros) -> Outcome {
@@ -177,7 +214,7 @@ impl Record {
         }
     }
 
-    fn claims_of(&self, owner: Option<&Owner>) -> usize {
+    pub(crate) fn claims_of(&self, owner: Option<&Owner>) -> usize {
         self.holders.iter().chain(&self.queue).filter(|entry| entry.is_of(owner)).count()
     }
 

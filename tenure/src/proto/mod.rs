@@ -21,7 +21,8 @@ pub mod vote;
 
 pub use entry::{Entry, Grave, NEVER};
 pub use op::{
-    Acquire, Claim, ClaimId, Grant, Inbox, InvalidClaim, Op, Outcome, Owner, Refusal, Release, Renew, Reply, Was,
+    Acquire, Claim, ClaimId, Grant, HandOver, Inbox, InvalidClaim, Op, Outcome, Owner, Refusal, Release, Renew, Reply,
+    Was,
 };
 pub use record::{At, Record};
 

@@ -1,6 +1,6 @@
 //! What a client may ask of a lock, and what it may be told.
 //!
-//! There are three operations, and each is idempotent by claim id: when the reply to one got lost, the client sends the
+//! There are four operations, and each is idempotent by claim id: when the reply to one got lost, the client sends the
 //! same operation again and is told how things stand.
 
 use std::fmt;
@@ -152,6 +152,8 @@ pub enum Op {
     Renew(Renew),
     /// Leave, as a holder or out of the queue. Never touches another claim.
     Release(Release),
+    /// A holder's claim becomes another one, of whomever: nobody is in between, and who waits goes on waiting.
+    HandOver(HandOver),
 }
 
 impl Op {
@@ -161,6 +163,7 @@ impl Op {
             Op::Acquire(acquire) => acquire.id,
             Op::Renew(renew) => renew.id,
             Op::Release(release) => release.id,
+            Op::HandOver(hand_over) => hand_over.id,
         }
     }
 }
@@ -212,6 +215,29 @@ pub struct Release {
     pub fence: u64,
 }
 
+/// See [`Op::HandOver`]. The heir has the permits of the claim that it follows, under a token of its own, later than any.
+///
+/// It is `Held` where the heir is in, by this operation or an earlier one of the same. `Busy` says that the old claim's owner has
+/// others on the lock, in or waiting, beside which the heir has no room; it stays as it is. `Gone` says that the old
+/// claim is not in. The heir's owner may be in already, or wait; how many claims it may have is not asked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HandOver {
+    /// Names the heir: new for each hand-over.
+    pub id: ClaimId,
+    /// The claim that it takes the place of.
+    pub from: ClaimId,
+    /// For how long that one's id is refused from now on, as [`Release::bury`].
+    pub bury: Duration,
+    /// How long the heir's hold lasts unless it is renewed.
+    pub ttl: Duration,
+    /// Whose the heir is.
+    pub owner: Option<Owner>,
+    /// What others may read about the heir; opaque here.
+    pub meta: Bytes,
+    /// As [`Acquire::fence`].
+    pub fence: u64,
+}
+
 /// The answer to an [`Op`], with the store's clock at that moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reply {
@@ -242,7 +268,7 @@ pub enum Outcome {
         /// Nothing here expires before that time has passed, so without a push there is no use in asking sooner.
         retry_in: Duration,
     },
-    /// The claim is neither in nor in the queue: the answer to a `Release`, and to a `Renew` of what is gone.
+    /// The claim is neither in nor in the queue: the answer to a `Release`, and to a `Renew` or `HandOver` of what is gone.
     Gone {
         /// What it was before this operation.
         was: Was,

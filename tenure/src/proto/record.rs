@@ -87,7 +87,7 @@ impl Record {
         let mut grants = self.let_in(now);
         let outcome = self.answer(op, at);
         // Leaving makes room for the next, and a claim that has just left needs no telling.
-        grants.retain(|grant| grant.id != op.id());
+        grants.retain(|grant| grant.id != op.id() && self.holders.iter().any(|holder| holder.id == grant.id));
         grants.extend(self.let_in(now));
         (Reply { outcome, now }, grants)
     }
@@ -168,12 +168,17 @@ impl Record {
         let fence = if shared {
             self.holders_of(entry.owner.as_ref()).map(|other| other.fence).max().unwrap_or_default()
         } else {
-            self.fence = (self.fence + 1).max(least);
-            self.fence
+            self.mint(least)
         };
         self.expect(entry.until);
         self.holders.push(Entry { fence, ..entry });
         fence
+    }
+
+    /// A token later than any so far, and not before `least`.
+    pub(super) fn mint(&mut self, least: u64) -> u64 {
+        self.fence = (self.fence + 1).max(least);
+        self.fence
     }
 
     pub(super) fn holders_of<'a>(&'a self, owner: Option<&'a Owner>) -> impl Iterator<Item = &'a Entry> {

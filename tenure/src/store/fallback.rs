@@ -135,6 +135,8 @@ impl Inner {
             Op::Release(release) => {
                 claims.by_id.get(&release.id).is_some_and(|claim| claim.went.load(Ordering::Acquire))
             }
+            // A degraded hold is handed over to nobody.
+            Op::HandOver(_) => false,
         }
     }
 
@@ -264,7 +266,7 @@ impl Claims {
             }
             (Op::Acquire(acquire), Ok(Reply { outcome: Outcome::Busy { .. }, .. })) => acquire.patience.is_zero(),
             (Op::Acquire(_), Ok(_)) => true,
-            (Op::Renew(_), _) => false,
+            (Op::Renew(_) | Op::HandOver(_), _) => false,
             (Op::Release(_), reply) => reply.is_ok(),
         };
         // A watch still tells where its claim went.

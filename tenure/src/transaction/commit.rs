@@ -24,6 +24,7 @@ use super::outcome::{Outcome, Reason};
 use super::resolve::ask;
 use super::settle::{Claimed, Commit, Settle, Verdict};
 use super::step::Step;
+use super::told::UnderWay;
 use super::txid::Txid;
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
@@ -97,8 +98,10 @@ impl Transaction {
     /// When the future is dropped, the commit may have been carried out, or may yet be before the lock is released. The
     /// locks are released in the background, and [`Locks::resolve`](crate::Locks::resolve) tells the outcome.
     pub async fn commit(self) -> Outcome {
-        let span = tracing::debug_span!(target: "tenure", "commit", txid = %self.txid, steps = self.steps.len());
-        self.carry_out().instrument(span).await
+        let under_way = UnderWay::begin(&self);
+        let outcome = self.carry_out().instrument(under_way.span.clone()).await;
+        under_way.ended(&outcome);
+        outcome
     }
 
     /// Forgets what was staged, releases the locks that the transaction took, and says whether all were still ours.

@@ -63,6 +63,7 @@ mod settle;
 pub mod sql;
 mod stage;
 mod step;
+mod told;
 mod txid;
 
 pub use begin::BeginTransaction;
@@ -82,6 +83,9 @@ pub use saga::{Call, Cause, Failure, Saga, SagaBuilder, SagaState, SagaStatus, S
 pub(crate) use settle::refused;
 pub use settle::{Claimed, Commit, Settle, Verdict};
 pub use step::{Step, Verb};
+pub(crate) use told::Ending;
+#[cfg(feature = "metrics")]
+pub(crate) use told::{DOUBTS, WHYS};
 pub use txid::{InvalidTxid, Txid};
 
 /// Its examples are tried, too.

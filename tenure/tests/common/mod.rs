@@ -11,6 +11,8 @@ use async_trait::async_trait;
 use tenure::env::Env;
 use tenure::proto::{ClaimId, Grant, Inbox, Op, Reply};
 use tenure::store::{Hub, Memory, Seen, Store, Traits, Watch};
+use tenure::transaction::Participant;
+use tenure::transaction::participant::{Ack, Branch, Share, Vote};
 use tenure::{Error, ErrorKind, Key, Locks, Result};
 
 /// What the store does to the next operations.
@@ -268,5 +270,40 @@ pub async fn crowd(store: &Chaos, name: &str) -> (usize, usize) {
 pub async fn run_ready() {
     for _ in 0..100 {
         tokio::task::yield_now().await;
+    }
+}
+
+/// A participant that is always ready.
+#[derive(Debug)]
+pub struct Willing;
+
+#[async_trait]
+impl Participant for Willing {
+    fn name(&self) -> &str {
+        "willing"
+    }
+
+    fn location(&self) -> String {
+        "here".to_owned()
+    }
+
+    async fn prepare(&self, _: &Branch, _: &[u8]) -> Result<Vote> {
+        Ok(Vote::Prepared)
+    }
+
+    async fn commit(&self, _: &Branch) -> Result<Ack> {
+        Ok(Ack::Done)
+    }
+
+    async fn rollback(&self, _: &Branch) -> Result<Ack> {
+        Ok(Ack::Done)
+    }
+
+    async fn forget(&self, _: &Branch) -> Result<()> {
+        Ok(())
+    }
+
+    async fn list(&self, _: Option<&str>) -> Result<Vec<Share>> {
+        Ok(Vec::new())
     }
 }

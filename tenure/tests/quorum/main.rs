@@ -12,6 +12,10 @@
 //! | an outbid token is not raised; any tokens are agreement | `one_that_is_outbid_proposes_a_later_token_and_has_it` |
 //! | no topping up | `a_bare_majority_is_topped_up_at_renewal_and_survives_the_loss_of_another` |
 //! | no wait in the joint step; old members alone decide | `members`, `ring` |
+//! | the old claim is not buried, or stays where nobody heard of a hand-over | `the_former_holders_renewals_bring_nothing_back` |
+//! | a hand-over is begun beside another claim of the owner's | `what_an_owner_has_twice_is_left_as_it_is` |
+//! | a hand-over is begun without a renewal | `leases_are_handed_over_while_their_keys_move` |
+//! | the heir stays in where a hand-over failed | `a_hand_over_that_fails_half_way_leaves_one_owner_or_none` |
 //! | members are read once | `a_client_that_slept_through_a_change_catches_up` |
 //!
 //! Where chance is in play, `SEEDS` many seeds are tried, and a failure names
@@ -22,6 +26,7 @@
 mod asking;
 mod ballots;
 mod contention;
+mod handing;
 mod history;
 mod leaving;
 mod members;

@@ -7,7 +7,7 @@ use tenure::store::{Ring, Store};
 use crate::*;
 
 /// A ring that begins with the first of those nodes, by weight, and can reach all of them.
-fn ring(nodes: &[Node], weights: &[u32], seed: u64) -> (Ring, Locks, Vec<Link>) {
+pub(crate) fn ring(nodes: &[Node], weights: &[u32], seed: u64) -> (Ring, Locks, Vec<Link>) {
     let env = Env::simulated(seed);
     let links: Vec<Link> = nodes.iter().map(|node| Link::to(node, seed)).collect();
     let known = links.clone();

@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use proptest::collection::vec;
 use proptest::prelude::*;
-use tenure::proto::{Acquire, At, Claim, ClaimId, Inbox, Micros, Op, Owner, Record, Release, Renew, Reply};
+use tenure::proto::{Acquire, At, Claim, ClaimId, HandOver, Inbox, Micros, Op, Owner, Record, Release, Renew, Reply};
 
 use crate::turn::{Past, Turn, living};
 
@@ -66,6 +66,8 @@ enum Act {
     Leave(Who),
     /// Leaves, not sure of what is still under way.
     Bury(Who),
+    /// The first hands its claim over to the second, and buries it or not.
+    HandOver(Who, Who, bool),
     /// Forgets its claim without a word.
     Die(Who),
     /// All clients ask at once, for themselves or for all there is.
@@ -114,6 +116,7 @@ fn step(backwards: bool) -> impl Strategy<Value = Step> {
         2 => who().prop_map(Act::Renew),
         6 => who().prop_map(Act::Leave),
         2 => who().prop_map(Act::Bury),
+        3 => (who(), who(), any::<bool>()).prop_map(|(from, to, bury)| Act::HandOver(from, to, bury)),
         1 => who().prop_map(Act::Die),
         2 => any::<bool>().prop_map(Act::Rush),
         2 => Just(Act::Remind),
@@ -233,6 +236,17 @@ impl Post {
             Act::Renew(n) => Op::Renew(Renew { id: *self.ids.get(&who(n))?, ttl: span(client(n).ttl), fence: 0 }),
             Act::Leave(n) => Op::Release(Release { id: self.ids.remove(&who(n))?, bury: Duration::ZERO, fence: 0 }),
             Act::Bury(n) => Op::Release(Release { id: self.ids.remove(&who(n))?, bury: span(client(n).ttl), fence: 0 }),
+            // Whoever strays asks for another lock than its heir's.
+            Act::HandOver(a, b, bury) if client(a).strays == client(b).strays => {
+                let from = self.ids.remove(&who(a))?;
+                self.named += 1;
+                let (id, ttl) = (ClaimId::new(self.named), span(client(b).ttl));
+                self.ids.insert(who(b), id);
+                let bury = if bury { span(client(a).ttl) } else { Duration::ZERO };
+                let (owner, meta) = (client(b).owner.map(Owner::new), Bytes::from(vec![b.0 as u8]));
+                Op::HandOver(HandOver { id, from, bury, ttl, owner, meta, fence: 0 })
+            }
+            Act::HandOver(..) => return None,
             Act::Die(n) => {
                 self.ids.remove(&who(n));
                 return None;

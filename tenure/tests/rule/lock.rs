@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tenure::proto::{
-    Acquire, At, Claim, ClaimId, Entry, Inbox, Micros, Op, Outcome, Owner, Record, Release, Renew, Was,
+    Acquire, At, Claim, ClaimId, Entry, HandOver, Inbox, Micros, Op, Outcome, Owner, Record, Release, Renew, Was,
 };
 
 pub(crate) const SECOND: Micros = 1_000_000;
@@ -68,6 +68,13 @@ impl Lock {
             Outcome::Gone { was } => was,
             other => panic!("{other:?}"),
         }
+    }
+
+    /// The claim `from` becomes `to`, which is that owner's, for twenty seconds; the old id is refused for five.
+    pub(crate) fn hand_over(&mut self, from: char, to: char, owner: &str) -> Outcome {
+        let (bury, ttl) = (Duration::from_secs(5), Duration::from_secs(20));
+        let (owner, meta) = (Some(Owner::new(owner)), Bytes::from_static(b"heir"));
+        self.apply(&Op::HandOver(HandOver { id: id(to), from: id(from), bury, ttl, owner, meta, fence: 0 }))
     }
 
     pub(crate) fn pass(&mut self, seconds: u64) {

@@ -1,6 +1,6 @@
 //! The rule of `proto/record.rs`: told as stories, and tried on random histories.
 //!
-//! * `stories.rs` and `fences.rs` are worked examples: read them to learn the rule.
+//! * `stories.rs`, `fences.rs` and `hand_overs.rs` are worked examples: read them to learn the rule.
 //! * `promises.rs` says what must be true whatever happens, without the rule's help; each promise is a test of its own.
 //! * `history.rs` makes up what happens, `turn.rs` is what there is to see of it.
 //!
@@ -42,6 +42,11 @@
 //! | `Record`: `alarm` is not serialised | `a_stored_record_goes_by_the_same_rule` |
 //! | `wait`: `(old.since, until)` for a place that moves up | `stories::a_place_moves_up_when_asked_for_from_inside` |
 //! | `wait`: `Deadlock` keeps the place | the same |
+//! | `hand_over`: without the check of the owner's other claims | `permits_never_exceed_the_limit` |
+//! | `hand_over`: the old claim stays in; its token is kept | `a_claim_is_handed_over_whole_or_not_at_all` |
+//! | `hand_over`: by `enter`, which shares the owner's token | `fences_rise_in_the_order_of_grants` |
+//! | `hand_over`: buries nothing | `a_buried_id_never_comes_back` |
+//! | `apply`: without looking for those who are in still | `hand_overs::who_is_handed_over_at_once_is_not_told` |
 //! | `micros`: rounds down | `fences::the_longest_durations_are_a_year_and_the_shortest_a_microsecond` |
 #![allow(missing_docs, reason = "a test")]
 
@@ -52,10 +57,11 @@ use std::mem;
 
 use proptest::test_runner::{Config, RngSeed, TestCaseError, TestRunner};
 use tenure::Key;
-use tenure::proto::{At, Micros, Record};
+use tenure::proto::{At, Grant, Micros, Op, Record};
 use tenure::store::step;
 
 mod fences;
+mod hand_overs;
 mod history;
 mod lock;
 mod promises;
@@ -89,6 +95,7 @@ promises! {
     fences_rise_in_the_order_of_grants,
     nobody_overtakes_the_queue,
     a_place_keeps_its_turn,
+    a_claim_is_handed_over_whole_or_not_at_all,
     a_renewal_never_recreates,
     an_operation_touches_no_other_claim,
     a_lease_is_never_shortened,
@@ -114,11 +121,15 @@ fn nothing_hangs_on_who_looks_when() {
     hold(false, || {
         let (mut unseen, mut told) = (Record::default(), Vec::new());
         move |turn: &Turn<'_>| {
-            told.extend(turn.grants.iter().filter(|grant| !turn.is_look || grant.id != turn.next.id()).cloned());
+            // Nor is a claim told that is handed over at once.
+            let is_over = |id| matches!(turn.next, Op::HandOver(op) if op.from == id);
+            let is_told = |grant: &&Grant| !turn.is_look || grant.id != turn.next.id() && !is_over(grant.id);
+            told.extend(turn.grants.iter().filter(is_told).cloned());
             if turn.is_look {
                 return Ok(());
             }
-            let (reply, grants) = unseen.apply(turn.op, At { now: turn.now, inbox: turn.inbox });
+            let (reply, mut grants) = unseen.apply(turn.op, At { now: turn.now, inbox: turn.inbox });
+            grants.retain(|grant| !is_over(grant.id));
             let as_seen = unseen == *turn.after && reply.outcome == turn.outcome && grants == mem::take(&mut told);
             as_seen.then_some(()).ok_or_else(|| format!("unseen it is {unseen:#?}, {reply:?}, {grants:#?}"))
         }

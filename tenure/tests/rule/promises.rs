@@ -78,7 +78,7 @@ pub(crate) fn fences_rise_in_the_order_of_grants(turn: &Turn<'_>) -> Kept {
     let mut last = turn.past.fence;
     for (entry, inside) in entrants(turn) {
         let own = || inside.iter().filter(|other| other.owner.is_some() && other.owner == entry.owner);
-        if own().any(|other| other.permits >= entry.permits) {
+        if !turn.is_heir(entry.id) && own().any(|other| other.permits >= entry.permits) {
             must!(own().any(|other| other.fence == entry.fence), "a re-entry has a fence of its own");
         } else {
             let next = (last + 1).max(turn.now);
@@ -92,7 +92,7 @@ pub(crate) fn fences_rise_in_the_order_of_grants(turn: &Turn<'_>) -> Kept {
 pub(crate) fn nobody_overtakes_the_queue(turn: &Turn<'_>) -> Kept {
     for (entry, inside) in entrants(turn) {
         let comes_back = entry.id == turn.op.id() && inside.iter().any(|other| same_owner(other, &entry.owner));
-        for other in ahead(turn.before, entry.id).filter(|_| !comes_back) {
+        for other in ahead(turn.before, entry.id).filter(|_| !comes_back && !turn.is_heir(entry.id)) {
             let first = inside.iter().any(|holder| holder.id == other.id) || other.id == turn.op.id();
             must!(first, "{} enters before {}", entry.id, other.id);
         }
@@ -112,6 +112,22 @@ pub(crate) fn a_place_keeps_its_turn(turn: &Turn<'_>) -> Kept {
     } else {
         let ids = |record: &Record| ahead(record, turn.op.id()).map(|other| other.id).collect::<Vec<_>>();
         must!(ids(turn.after) == ids(turn.before), "others stand ahead of it than before");
+    }
+    Ok(())
+}
+
+/// Where it may be done: the heir is in, and the old claim is not, nor can it be told that it is.
+pub(crate) fn a_claim_is_handed_over_whole_or_not_at_all(turn: &Turn<'_>) -> Kept {
+    let Op::HandOver(op) = turn.op else { return Ok(()) };
+    let find = |record: &Record, id: ClaimId| record.holders.iter().find(|entry| entry.id == id).cloned();
+    let (old, heir) = (find(turn.before, op.from), find(turn.after, op.id));
+    if let (Some(old), Some(heir), true) = (&old, &heir, turn.past.follows.is_some()) {
+        must!(find(turn.after, op.from).is_none(), "both are in");
+        must!(heir.permits == old.permits, "{} permits became {}", old.permits, heir.permits);
+        must!(heir.owner == op.owner && heir.meta == op.meta, "it is somebody else's");
+        must!(heir.fence > turn.before.fence, "{} is no later token than {}", heir.fence, turn.before.fence);
+    } else {
+        must!(find(turn.after, op.from) == old, "it was touched and nobody follows");
     }
     Ok(())
 }
@@ -136,7 +152,7 @@ pub(crate) fn an_operation_touches_no_other_claim(turn: &Turn<'_>) -> Kept {
     must!(ids.len() == named, "a claim is there twice");
     let known = |id| id == own || before.holders.iter().chain(&before.queue).any(|entry| entry.id == id);
     must!(ids.into_iter().all(known), "a claim comes from nowhere");
-    for entry in before.holders.iter().filter(|entry| entry.id != own) {
+    for entry in before.holders.iter().filter(|entry| entry.id != own && !turn.hands_over(entry.id)) {
         must!(after.holders.contains(entry), "the hold {} was touched", entry.id);
     }
     for entry in before.queue.iter().filter(|entry| entry.id != own) {
@@ -159,6 +175,7 @@ pub(crate) fn a_lease_is_never_shortened(turn: &Turn<'_>) -> Kept {
         Op::Acquire(op) if holds.is_some() => op.ttl,
         Op::Acquire(op) => op.patience,
         Op::Renew(op) if holds.is_some() => op.ttl,
+        Op::HandOver(op) if holds.is_some() => op.ttl,
         _ => return Ok(()),
     };
     let asked = turn.now + asked.as_micros() as u64;
@@ -184,6 +201,10 @@ pub(crate) fn the_same_operation_twice_is_once(turn: &Turn<'_>) -> Kept {
         (Op::Release(_), _) => Outcome::Gone { was: Was::Unknown },
         // Who gave its place up asks as a newcomer.
         (Op::Acquire(op), Outcome::Busy { .. }) if op.patience.is_zero() => reply.outcome,
+        // Somebody of the heir's may have been let in behind it.
+        (Op::HandOver(_), Outcome::Held { fence, since, until, .. }) => {
+            Outcome::Held { fence, since, until, waiting: once.queue.len() as u32 }
+        }
         (_, outcome) => outcome,
     };
     must!(reply.outcome == outcome, "the second answer is {:?}", reply.outcome);
@@ -205,7 +226,7 @@ pub(crate) fn a_buried_id_never_comes_back(turn: &Turn<'_>) -> Kept {
         must!(!buried(&entry.id), "{} came back", entry.id);
     }
     let refused = turn.outcome == Outcome::Refused(Refusal::Buried);
-    let should = matches!(turn.op, Op::Acquire(op) if buried(&op.id));
+    let should = matches!(turn.op, Op::Acquire(_) | Op::HandOver(_)) && buried(&turn.op.id());
     must!(refused == should, "it should {}have been refused", if should { "" } else { "not " });
     Ok(())
 }
@@ -229,7 +250,7 @@ pub(crate) fn max_bounds_the_claims_of_an_owner(turn: &Turn<'_>) -> Kept {
 }
 
 pub(crate) fn ahead_is_no_less_than_those_ahead(turn: &Turn<'_>) -> Kept {
-    if let Outcome::Busy { ahead: told, .. } = turn.outcome {
+    if let (Op::Acquire(_), Outcome::Busy { ahead: told, .. }) = (turn.op, turn.outcome) {
         let before =
             if turn.after.queue.iter().any(|place| place.id == turn.op.id()) { turn.after } else { turn.before };
         let ahead = ahead(before, turn.op.id()).count();
@@ -295,6 +316,16 @@ pub(crate) fn the_answer_is_what_the_record_says(turn: &Turn<'_>) -> Kept {
             let entry = holds.map(|entry| (entry.fence, entry.since, entry.until, turn.after.queue.len() as u32));
             entry == Some((fence, since, until, waiting))
         }
+        (Op::HandOver(_), Outcome::Held { fence, since, until, .. }) => {
+            holds.map(|entry| (entry.fence, entry.since, entry.until)) == Some((fence, since, until))
+        }
+        (Op::HandOver(op), Outcome::Busy { .. }) => {
+            let old = turn.before.holders.iter().find(|entry| entry.id == op.from);
+            let others = turn.before.holders.iter().chain(&turn.before.queue).filter(|entry| entry.id != op.from);
+            holds.is_none() && old.is_some_and(|old| others.clone().any(|other| same_owner(other, &old.owner)))
+        }
+        (Op::HandOver(_), Outcome::Gone { was: Was::Unknown }) => holds.is_none() && turn.past.follows.is_none(),
+        (Op::HandOver(_), Outcome::Refused(Refusal::Buried)) => holds.is_none() && !waits,
         (Op::Acquire(op), Outcome::Busy { .. }) => holds.is_none() && waits != op.patience.is_zero(),
         (Op::Acquire(_), Outcome::Refused(_)) => holds.is_none() && !waits,
         (Op::Renew(_), Outcome::Gone { .. }) => holds.is_none() && !held,

@@ -2,7 +2,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use tenure::proto::{Acquire, ClaimId, Entry, Grant, Inbox, Micros, Op, Outcome, Owner, Record, Refusal, Release, Was};
+use tenure::proto::{
+    Acquire, ClaimId, Entry, Grant, HandOver, Inbox, Micros, Op, Outcome, Owner, Record, Refusal, Release, Was,
+};
 
 /// One operation, and all there is to see of it.
 #[derive(Debug)]
@@ -46,6 +48,8 @@ pub(crate) struct Past {
     pub(crate) buried: HashMap<ClaimId, Micros>,
     /// The claims that were told to wait when their owner was in, which it has been ever since.
     pub(crate) insiders: HashSet<ClaimId>,
+    /// The claim that is in, and that this very operation is to hand over to one that is not.
+    pub(crate) follows: Option<ClaimId>,
 }
 
 impl Past {
@@ -58,6 +62,14 @@ impl Past {
         if let Op::Acquire(acquire) = op {
             self.limits.insert(acquire.id, acquire.claim.limit());
             self.inboxes.insert(acquire.id, inbox.clone());
+        }
+        self.follows = None;
+        if let Op::HandOver(HandOver { id, from, .. }) = op {
+            if let Some(limit) = self.limits.get(from) {
+                self.limits.insert(*id, *limit);
+            }
+            let is_in = |id: &ClaimId| found.holders.iter().any(|holder| holder.id == *id);
+            self.follows = (is_in(from) && !is_in(id)).then_some(*from);
         }
     }
 
@@ -73,10 +85,28 @@ impl Past {
             let until = self.buried.entry(*id).or_default();
             *until = (now + bury.as_micros() as Micros).max(*until);
         }
-        if matches!(outcome, Outcome::Busy { .. }) {
+        if let (Op::HandOver(HandOver { from, bury, .. }), Outcome::Held { .. }) = (op, outcome)
+            && self.follows.is_some()
+            && !bury.is_zero()
+        {
+            self.buried.insert(*from, now + bury.as_micros() as Micros);
+        }
+        if let (Op::Acquire(_), Outcome::Busy { .. }) = (op, outcome) {
             self.insiders.insert(op.id());
         }
         self.insiders.retain(|id| after.queue.iter().any(|place| place.id == *id && is_in(after, &place.owner)));
+    }
+}
+
+impl Turn<'_> {
+    /// Whether that claim has been handed over by it.
+    pub(crate) fn hands_over(&self, id: ClaimId) -> bool {
+        matches!(self.outcome, Outcome::Held { .. }) && self.past.follows == Some(id)
+    }
+
+    /// Whether that claim entered in the place of another.
+    pub(crate) fn is_heir(&self, id: ClaimId) -> bool {
+        id == self.op.id() && self.past.follows.is_some()
     }
 }
 

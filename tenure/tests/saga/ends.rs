@@ -62,8 +62,20 @@ async fn a_saga_that_is_stuck_is_told_and_tried_again_by_hand() {
     let (guard, mut events) = (hold(&locks).await, locks.events());
     let status = saga.run("42", &"a lamp", &guard).await.unwrap();
     assert_eq!(status.to_string(), "order/42 is stuck at pay after 2 attempts: no account");
-    let told = events.recv().await.unwrap().what;
-    assert!(matches!(&told, What::SagaStuck { status } if status.starts_with("order/42 is stuck at pay")), "{told:?}");
+    let mut told = Vec::new();
+    while !matches!(told.last(), Some(What::SagaStuck { .. })) {
+        told.push(events.recv().await.unwrap().what);
+    }
+    let failed = |step: &str, undo, attempt, error: &str| What::SagaStepFailed {
+        saga: "order/42".to_owned(),
+        step: step.to_owned(),
+        undo,
+        attempt,
+        error: error.to_owned(),
+    };
+    let status = status.to_string();
+    let undoing = |attempt| failed("pay", true, attempt, "no account");
+    assert_eq!(told, [failed("stock", false, 1, "sold out"), undoing(1), undoing(2), What::SagaStuck { status }]);
     // Nobody but a person does anything about it.
     assert_eq!(saga.resume("42", &guard).await.unwrap().state(), SagaState::Stuck);
     assert!(saga.resume_all(&guard).await.unwrap().is_empty());
@@ -73,6 +85,12 @@ async fn a_saga_that_is_stuck_is_told_and_tried_again_by_hand() {
     );
     let status = saga.retry("42", &guard).await.unwrap();
     assert_eq!((status.state(), counts.undone.load(SeqCst), counts.acted.load(SeqCst)), (SagaState::Compensated, 3, 1));
+    assert_eq!(events.recv().await.unwrap().what, What::SagaCompensated { status: status.to_string() });
+    // It has been told.
+    assert_eq!(saga.resume("42", &guard).await.unwrap().state(), SagaState::Compensated);
+    guard.release().await.unwrap();
+    let told = events.recv().await.unwrap().what;
+    assert!(matches!(told, What::Released { .. }), "{told:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use async_trait::async_trait;
 use tenure::transaction::journal::{Entry, Journal, Keep, Memory, Written};
-use tenure::transaction::{Call, Saga, SagaBuilder, SagaStatus};
-use tenure::{Error, ErrorKind, Result};
+use tenure::transaction::{Call, Failure, Saga, SagaBuilder, SagaStatus};
+use tenure::{Error, ErrorKind, Result, What};
 
 use crate::common::{client, ms};
 use crate::life::Ground;
@@ -30,6 +30,27 @@ async fn an_id_is_for_one_piece_of_work() {
     for id in [String::new(), "x".repeat(65)] {
         assert_eq!(saga.run(&id, &"a lamp", &guard).await.unwrap_err().kind(), ErrorKind::Invalid);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_cannot_be_read_is_told_by_its_id_and_hinders_no_other() {
+    let (counts, (locks, _store), journal) = (counts(0, 0), client(), Arc::new(Memory::new()));
+    let wait = |_: Call<Counts>| std::future::pending::<Result<(), Failure>>();
+    let first = order().step("wait", wait, nothing).build(counts.clone(), journal.clone()).unwrap();
+    let (guard, mut events) = (hold(&locks).await, locks.events());
+    let _ = tokio::time::timeout(ms(10), first.run("42", &"a lamp", &guard)).await.unwrap_err();
+    let later = r#"{"kind":"saga","format":9,"lock":"order-43"}"#;
+    for (id, value) in [("order/1", "{torn"), ("order/2", later), ("another/1", "{torn")] {
+        let id = format!("saga:{id}");
+        journal.write(&id, None, value.as_bytes(), Keep::UntilForgotten).await.unwrap();
+    }
+    let saga = order().step("wait", nothing, nothing).build(counts, journal).unwrap();
+    let all = saga.resume_all(&guard).await.unwrap();
+    let [(torn, error), (id, status)] = &all[..] else { panic!("{all:?}") };
+    assert_eq!((&**torn, error.as_ref().unwrap_err().kind()), ("1", ErrorKind::Corrupt));
+    assert!(id == "42" && status.as_ref().unwrap().is_completed(), "{status:?}");
+    let told = events.recv().await.unwrap().what;
+    assert!(matches!(&told, What::RecordUnreadable { id, .. } if id == "saga:order/1"), "{told:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests live in real time")]
 
 mod asking;
+mod committing;
 mod failover;
 mod splitting;
 

@@ -100,26 +100,26 @@ impl Asking {
     /// In calm weather everyone has its turn.
     ///
     /// * Who stands in a line of its process is served in the order of that line, and as its process has one place in the
-    ///   queue at a time, others may come in between: each as often as there are tasks in that process.
+    ///   queue at a time, others may come in between: each as often as there are tasks in that process. Those who share and
+    ///   asked at the same time are let in as the store has room for each.
     /// * Who stands in the queue itself is overtaken by nobody, but by those in a line that passes a hold on for
     ///   [`FAIR`] longer, until it hears that others wait.
     fn in_turn(&self, lock: &mut Lock) -> Option<String> {
         let scenario = &self.history.scenario;
         let (now, trip) = (Instant::now(), scenario.trip());
         let hand_off = scenario.locks[self.who.lock].local_hand_off;
-        let in_line =
-            |who: &Claimant| hand_off && who.owner.is_none() && who.permits == u32::MAX && who.manner != Manner::Lease;
+        let in_line = |who: &Claimant| hand_off && who.owner.is_none() && who.manner != Manner::Lease;
+        let shares = |who: &Claimant| who.permits < u32::MAX;
         let wait = lock.waiting.iter().find(|wait| wait.call == self.call)?;
         // Who was let in together with others may hear of it a round trip after them.
         let earlier = wait.overtaken.iter().filter(|(_, at)| *at + 2 * trip < now);
         let excused = |who: &Claimant, at: Instant| in_line(who) && at <= self.since + FAIR + 2 * trip;
+        let times = |who: &Claimant| {
+            wait.overtaken.iter().filter(|(other, _)| other.process == who.process && other.task == who.task).count()
+        };
         let unfair = |(who, at): &(Claimant, Instant)| match (in_line(&self.who), in_line(who)) {
-            (true, true) if who.process == self.who.process => true,
-            (true, _) => {
-                let times =
-                    wait.overtaken.iter().filter(|(other, _)| other.process == who.process && other.task == who.task);
-                !excused(who, *at) && times.count() > scenario.processes[self.who.process].tasks.len()
-            }
+            (true, true) if who.process == self.who.process => !(shares(&self.who) && shares(who)) || times(who) > 1,
+            (true, _) => !excused(who, *at) && times(who) > scenario.processes[self.who.process].tasks.len(),
             (false, _) => !excused(who, *at),
         };
         let unfair = earlier.filter(|one| unfair(one)).map(|(who, _)| *who).next();

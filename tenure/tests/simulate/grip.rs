@@ -59,6 +59,11 @@ impl Term {
         *self.0.lock().expect("no panic") = Instant::now();
     }
 
+    /// It is as certain as it was then.
+    pub(crate) fn lasts_until(&self, until: Instant) {
+        *self.0.lock().expect("no panic") = until;
+    }
+
     pub(crate) fn remaining(&self) -> Duration {
         *self.0.lock().expect("no panic") - Instant::now()
     }

@@ -188,6 +188,16 @@ impl History {
         self.demand(!overlap, || format!("a lease came back beside others: {weight} permits out of {limit} are held"));
     }
 
+    /// It is somebody else's now, under another token.
+    pub(crate) fn handed_over(&self, who: Claimant, call: u64, fence: Fence) {
+        let mut told = self.told();
+        let lock = &mut told.locks[who.lock];
+        lock.given.insert(fence.get(), (who.owner, who.permits == who.limit));
+        if let Some(held) = lock.holds.iter_mut().find(|held| held.call == call) {
+            held.who = who;
+        }
+    }
+
     /// A hold was told lost. Its place in the store may remain for a little.
     pub(crate) fn lost(&self, lock: usize) {
         let mut told = self.told();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use rand::RngExt;
-use tenure::{Fence, Lease, Result, Ticket};
+use tenure::{ErrorKind, Fence, Lease, Result, Ticket};
 use tokio::time::{Instant, sleep};
 
 use crate::grip::{Grip, Term};
@@ -96,33 +96,55 @@ impl Task {
         self.told(leased, outcome.map(Some))
     }
 
-    /// Somebody else has it from now on, under another ticket, and nobody had it in between.
+    /// Somebody else has it from now on, under another ticket and a later token, and nobody had it in between.
     async fn hand_over(&mut self, leased: Leased) -> Option<Leased> {
         let old = leased.lease.ticket().clone();
-        let Leased { lease, term, who, call, fence } = leased;
-        note!(self.history, "p{} t{} hands over its lease on lock {}", self.process, self.task, who.lock);
-        let handed_over = lease.hand_over().await;
+        let Leased { lease, term, mut who, call, fence } = leased;
+        let heir = self.rng.random_bool(0.5).then(|| self.rng.random_range(0..3));
+        note!(self.history, "p{} t{} hands over its lease on lock {} to {heir:?}", self.process, self.task, who.lock);
+        let until = Instant::now() + term.remaining();
+        let handed_over = match heir {
+            Some(heir) => {
+                // From when the answer is under way, that owner's others may be in beside it.
+                term.end();
+                lease.hand_over_to(format!("owner {heir}")).await
+            }
+            None => lease.hand_over().await,
+        };
         match handed_over {
             Ok(lease) => {
                 self.is_void(old).await;
-                let held = Leased { lease, term, who, call, fence };
-                self.told(held, Ok(None))
+                let later = lease.fence() > fence;
+                self.history.demand(later, || "a lease was handed over under no later fence".to_owned());
+                let fence = lease.fence();
+                who.owner = heir;
+                self.history.handed_over(who, call, fence);
+                self.told(Leased { lease, term, who, call, fence }, Ok(None))
+            }
+            // Whether the heir is in is not known, and it will be released.
+            Err(error) if error.is_ambiguous() => {
+                self.history.demand(self.is_rough(), || format!("a lease could not be handed over: {error}"));
+                term.end();
+                self.expire(self.scenario.locks[who.lock].ttl, who).await;
+                None
             }
             // It is as it was: where the store can be asked, it says so.
-            Err(error) if error.is_transient() => {
-                self.history.demand(self.is_rough(), || format!("a lease could not be handed over: {error}"));
+            Err(error) if error.is_transient() || error.kind() == ErrorKind::ReentryLimit => {
+                let expected = self.is_rough() || (!error.is_transient() && who.owner.is_some());
+                self.history.demand(expected, || format!("a lease could not be handed over: {error}"));
                 let resumed = self.client().resume(old).await;
                 match resumed {
                     Ok(lease) => self.told(Leased { lease, term, who, call, fence }, Ok(None)),
                     Err(error) => {
-                        let left = term.remaining();
+                        term.lasts_until(until);
                         self.is_gone(&term, &error);
-                        self.expire(left, who).await;
+                        self.expire(until - Instant::now(), who).await;
                         None
                     }
                 }
             }
             Err(error) => {
+                term.lasts_until(until);
                 self.is_gone(&term, &error);
                 self.history.expired(who.lock);
                 None

@@ -80,6 +80,7 @@ pub(crate) fn name_of(op: &Op) -> String {
     match op {
         Op::Acquire(acquire) => format!("Acquire {id} for {:?}, patience {:?}", acquire.ttl, acquire.patience),
         Op::Renew(renew) => format!("Renew {id} for {:?}", renew.ttl),
+        Op::HandOver(op) => format!("HandOver {id} from {} for {:?}", &op.from.to_string()[..6], op.ttl),
         Op::Release(release) => format!("Release {id}, buried for {:?}", release.bury),
     }
 }

@@ -131,7 +131,7 @@ async fn a_server_without_memory_refuses_all_of_it() {
 async fn a_user_who_may_not_do_all_of_it_does_nothing_of_it() {
     let (server, admin) = site().await;
     let rights = "ACL SETUSER some on >secret ~tenure:* &tenure:inbox:* +evalsha +evalsha_ro +script|load +publish +subscribe \
-                  +scan +ping +time +mget +set +del +type +pexpireat +hget +hmget +hgetall +hset +hdel ~data:* ~other:* +incrby";
+                  +scan +ping +time +mget +set +setrange +del +type +pexpireat +hget +hmget +hgetall +hset +hdel ~data:* ~other:* +incrby";
     server.command(&rights.split_whitespace().collect::<Vec<_>>());
     let url = server.url().replace("redis://", "redis://some:secret@");
     let locks = client(&url).await;

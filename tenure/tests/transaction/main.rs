@@ -4,10 +4,12 @@
 #![allow(clippy::disallowed_methods, reason = "tests live in real time")]
 
 mod against;
+mod blocking;
 mod commit;
 mod lost;
 mod random;
 mod replies;
+mod told;
 
 use std::future::Future;
 use std::sync::Arc;

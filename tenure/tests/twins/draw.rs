@@ -60,7 +60,8 @@ impl Twins {
         let id = if known.is_empty() { drawn } else { known[rng.random_range(0..known.len())] };
         let op = match rng.random_range(0..100) {
             0..70 => Op::Acquire(Acquire { fence: self.fence(record), ..self.acquire(id, shape) }),
-            70..80 => Op::Renew(Renew { id, ttl: self.span(shape.ttl), fence: self.fence(record) }),
+            70..76 => self.hand_over(id, shape, record),
+            76..82 => Op::Renew(Renew { id, ttl: self.span(shape.ttl), fence: self.fence(record) }),
             _ => {
                 let bury = if rng.random_bool(0.1) { rng.random_range(0..=shape.ttl) } else { 0 };
                 Op::Release(Release { id, bury: Duration::from_micros(bury), fence: self.fence(record) })
@@ -92,6 +93,17 @@ impl Twins {
         let max = if rng.random_bool(0.1) { rng.random_range(0..3) } else { rng.random_range(1..30) };
         let claim = Claim::new(permits, limit).unwrap();
         Acquire { id, claim, ttl, patience, owner, max, memory, meta: Bytes::from(meta), fence: 0 }
+    }
+
+    /// Mostly of somebody who is in, and mostly to somebody new.
+    fn hand_over(&mut self, id: ClaimId, shape: &Shape, record: &Record) -> Op {
+        let holders = &record.holders;
+        let is_known = !holders.is_empty() && self.rng.random_bool(0.9);
+        let from = if is_known { holders[self.rng.random_range(0..holders.len())].id } else { id };
+        let heir = if self.rng.random_bool(0.3) { id } else { ClaimId::new(self.rng.random_range(0..2 * shape.ids)) };
+        let bury = if self.rng.random_bool(0.3) { self.span(shape.ttl) } else { Duration::ZERO };
+        let Acquire { id, ttl, owner, meta, .. } = self.acquire(heir, shape);
+        Op::HandOver(HandOver { id, from, bury, ttl, owner, meta, fence: self.fence(record) })
     }
 
     fn span(&mut self, most: Micros) -> Duration {

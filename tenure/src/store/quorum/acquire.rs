@@ -12,7 +12,7 @@ use super::{Inner, unavailable};
 use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::options::invalid;
-use crate::proto::{Acquire, Op, Outcome, Release, Reply};
+use crate::proto::{Acquire, ClaimId, HandOver, Op, Outcome, Release, Reply};
 
 /// How many rounds one request may take: the first, and as many as an outbid or a hand-over under way are worth.
 const ROUNDS: u32 = 4;
@@ -43,7 +43,7 @@ impl Inner {
             claim.asks.get_or_insert_with(|| op.clone());
             (claim.take_told(), claim.home, claim.fence)
         };
-        let mut ballot = Ballot { key, op, who, nodes, home: None };
+        let mut ballot = Ballot { key, op, who, nodes, home: None, from: None };
         let mut token = match granted.max(op.fence) {
             // One alone mints its own.
             0 if ballot.nodes.len() == 1 => 0,
@@ -73,7 +73,7 @@ impl Inner {
         self.vote(&ballot, token).await
     }
 
-    async fn vote(self: &Arc<Self>, ballot: &Ballot<'_>, mut token: u64) -> Result<Reply> {
+    pub(super) async fn vote(self: &Arc<Self>, ballot: &Ballot<'_>, mut token: u64) -> Result<Reply> {
         let waits = !ballot.op.patience.is_zero();
         let mut round = 0;
         loop {
@@ -172,15 +172,21 @@ impl Inner {
 
     /// What asks those nodes for the token; something of the claim may be there from now on.
     fn requests(&self, ballot: &Ballot<'_>, nodes: &[usize], token: u64) -> Vec<(usize, Op)> {
-        let Ballot { op, home, .. } = ballot;
+        let Ballot { op, home, from, .. } = ballot;
         let mut claims = self.claims();
-        let claim = claims.of(op.id, self.env.now(), op.ttl);
         let mut request = |node: usize| {
+            let old = from.map(|from| (claims.get(from.id).map_or(from.id, |old| old.id(node)), from.bury));
+            let claim = claims.of(op.id, self.env.now(), op.ttl);
             let patience = if Some(node) == *home { op.patience } else { Duration::ZERO };
             if claim.standing(node) == Standing::Out {
                 claim.stand(node, Standing::Asked);
             }
-            (node, Op::Acquire(Acquire { id: claim.id(node), patience, fence: token, ..(*op).clone() }))
+            let request = Acquire { id: claim.id(node), patience, fence: token, ..(*op).clone() };
+            let op = match old {
+                Some((from, bury)) => in_place_of(from, bury, request),
+                None => Op::Acquire(request),
+            };
+            (node, op)
         };
         nodes.iter().map(|node| request(*node)).collect()
     }
@@ -255,6 +261,12 @@ impl Inner {
         self.note(home, &op, &reply);
         reply
     }
+}
+
+/// The same request, for the place of another claim.
+fn in_place_of(from: ClaimId, bury: Duration, request: Acquire) -> Op {
+    let Acquire { id, ttl, owner, meta, fence, .. } = request;
+    Op::HandOver(HandOver { id, from, bury, ttl, owner, meta, fence })
 }
 
 fn busy(reply: Reply, ahead: u32, retry_in: Duration) -> Reply {

@@ -44,6 +44,7 @@ mod acquire;
 mod build;
 mod change;
 mod claims;
+mod hand_over;
 mod keep;
 #[cfg(feature = "redis")]
 mod lazy;
@@ -200,6 +201,7 @@ impl Store for Quorum {
             Op::Acquire(op) => self.0.acquire(key, op).await,
             Op::Renew(op) => self.0.renew(key, op).await,
             Op::Release(op) => self.0.release(key, op).await,
+            Op::HandOver(op) => self.0.hand_over(key, op).await,
         }
     }
 

@@ -13,7 +13,7 @@ use super::claims::Standing;
 use crate::env;
 use crate::error::{Error, Result};
 use crate::key::Key;
-use crate::proto::{Acquire, ClaimId, Op, Outcome, Release, Reply, Was};
+use crate::proto::{Acquire, ClaimId, HandOver, Op, Outcome, Release, Reply, Was};
 
 /// The answer of one node to one operation.
 pub(super) type Answer = (usize, Op, Result<Reply>);
@@ -99,19 +99,20 @@ impl Inner {
     pub(super) fn heard_late(self: &Arc<Self>, key: &Key, node: usize, op: &Op, reply: Result<Reply>) {
         let is_current = self.note(node, op, &reply);
         let is_wanted = is_current && self.claims().get(op.id()).is_some_and(|claim| !claim.is_over);
-        match (op, reply.map(|reply| reply.outcome)) {
-            (Op::Acquire(acquire), outcome) if !is_wanted => {
-                let undo = release(op.id(), acquire);
-                match outcome {
-                    Ok(Outcome::Busy { .. }) if acquire.patience.is_zero() => {}
-                    Ok(Outcome::Held { .. } | Outcome::Busy { .. }) => {
-                        self.let_go(key, vec![(node, Release { bury: Duration::ZERO, ..undo })])
-                    }
-                    Err(error) if error.is_ambiguous() => self.let_go(key, vec![(node, undo)]),
-                    _ => {}
-                }
+        let (undo, waits) = match op {
+            Op::Acquire(acquire) => (Some(release(op.id(), acquire)), !acquire.patience.is_zero()),
+            Op::HandOver(HandOver { id, ttl, .. }) => (Some(Release { id: *id, bury: *ttl, fence: 0 }), false),
+            Op::Renew(_) | Op::Release(_) => (None, false),
+        };
+        match (reply.map(|reply| reply.outcome), undo) {
+            (Ok(Outcome::Busy { .. }), Some(_)) if !waits => {}
+            (Ok(Outcome::Held { .. } | Outcome::Busy { .. }), Some(undo)) if !is_wanted => {
+                self.let_go(key, vec![(node, Release { bury: Duration::ZERO, ..undo })]);
             }
-            (Op::Renew(_), Ok(Outcome::Gone { was: Was::Unknown })) => self.top_up_later(key, op.id(), vec![node]),
+            (Err(error), Some(undo)) if !is_wanted && error.is_ambiguous() => self.let_go(key, vec![(node, undo)]),
+            (Ok(Outcome::Gone { was: Was::Unknown }), None) if matches!(op, Op::Renew(_)) => {
+                self.top_up_later(key, op.id(), vec![node]);
+            }
             _ => {}
         }
     }

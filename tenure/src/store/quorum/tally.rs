@@ -8,7 +8,7 @@ use super::Inner;
 use super::node::{Preference, Vote, Weight};
 use crate::key::Key;
 use crate::proto::vote::{Electorate, Group};
-use crate::proto::{Acquire, Outcome, Reply};
+use crate::proto::{Acquire, ClaimId, Outcome, Reply};
 
 /// What a round of voting came to.
 pub(super) enum Round {
@@ -29,6 +29,22 @@ pub(super) struct Ballot<'a> {
     /// Everyone who decides, those first whom the lock's name prefers.
     pub(super) nodes: Vec<usize>,
     pub(super) home: Option<usize>,
+    /// The claim in whose place it enters.
+    pub(super) from: Option<Predecessor>,
+}
+
+/// A claim that is handed over, and for how long its id is buried then.
+#[derive(Clone, Copy)]
+pub(super) struct Predecessor {
+    pub(super) id: ClaimId,
+    pub(super) bury: Duration,
+}
+
+impl Ballot<'_> {
+    /// Whether its owner may be in already, and under a token that it shares. A claim that follows another has one of its own.
+    fn may_share(&self) -> bool {
+        self.op.owner.is_some() && self.from.is_none()
+    }
 }
 
 /// What is decided already, if anything is.
@@ -50,7 +66,7 @@ pub(super) fn decide(ballot: &Ballot<'_>, votes: &[Vote], token: u64, is_known: 
     };
     // One that is slow is not waited for to learn whether it would agree: a later token costs less. But for an owner, which
     // may be in already: its token is minted once.
-    let may = |node: usize| ballot.op.owner.is_some() || !(is_slow && matches!(votes[node], Vote::Pending));
+    let may = |node: usize| ballot.may_share() || !(is_slow && matches!(votes[node], Vote::Pending));
     let agree = |token: u64| ballot.who.is_carried_by(|node| may(node) && could(node, Some(token)));
     let is_outbid = is_in(ballot, votes) && !agree(token) && !votes.iter().any(|vote| vote.token().is_some_and(agree));
     let is_lost = overtakes || !ballot.who.is_carried_by(|node| could(node, None));
@@ -64,7 +80,7 @@ pub(super) fn decide(ballot: &Ballot<'_>, votes: &[Vote], token: u64, is_known: 
 /// else whom the owner excludes; so a later token that others were granted was granted before the node took this one, and
 /// then it would not have. Those who are asked take it only where it is later than their last, as any other.
 pub(super) fn shared(ballot: &Ballot<'_>, votes: &[Vote], token: u64) -> Option<u64> {
-    let told = || votes.iter().filter_map(Vote::token).filter(|told| ballot.op.owner.is_some() && *told < token);
+    let told = || votes.iter().filter_map(Vote::token).filter(|told| ballot.may_share() && *told < token);
     told().max_by_key(|one| (told().filter(|other| other == one).count(), *one))
 }
 
@@ -80,7 +96,7 @@ pub(super) fn calls_for_others(
     is_slow: bool,
 ) -> bool {
     let agrees = |vote: &Vote| matches!(vote, Vote::In { fence, weight: Weight::Full, .. } if *fence == token);
-    if ballot.op.owner.is_some() {
+    if ballot.may_share() {
         let leaves_a_majority = |group: &Group| {
             let new = group.members.iter().filter(|node| votes[**node].token() == Some(token)).count();
             new + group.votes >= group.members.len()

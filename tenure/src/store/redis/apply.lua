@@ -132,15 +132,17 @@ end
 
 -- -- 2. let in ---------------------------------------------------------------------------------------------------------
 
+-- A token later than any so far, and not before `least`.
+local function mint(least)
+  r.fence = math.max(r.fence + 1, least)
+  return r.fence
+end
+
 -- Puts a claim among the holders, under a token of its own, not before `least`, or of its owner's where it asks for nothing
 -- new.
 local function enter(e, least)
   local permits, token = standing(e.owner)
-  if permits < e.permits then
-    token = math.max(r.fence + 1, least)
-    r.fence = token
-  end
-  e.fence = token
+  e.fence = permits < e.permits and mint(least) or token
   expect(e.ends)
   put(e)
 end
@@ -232,6 +234,16 @@ local function acquire(who, ttl, patience, memory, most, limit, proposed)
   return wait(e, old, is_in, patience, memory)
 end
 
+-- Refuses the id for that long, or for as long as it is refused already.
+local function bury_id(id, bury)
+  if bury == 0 then return end
+  local grave, ends = get('e', id), now + bury
+  if grave then leave(grave) end
+  put({ since = 0, ends = math.max(ends, grave and grave.ends or 0), fence = 0, ticket = 0, id = id, permits = 0,
+    owner = '', rest = '\0\0' })
+  r.alarm, r.expires = math.min(r.alarm, ends), math.max(r.expires, ends)
+end
+
 -- Takes over the token under which a holder was followed by another one without our knowledge.
 local function catch_up(e, fence)
   -- A second's worth of hand-overs may be ahead of a clock that was set back.
@@ -251,20 +263,35 @@ end
 local function release(id, bury, fence)
   local e, was = get('e', id), 'u' -- unknown
   catch_up(e, fence)
-  local grave = e and e.permits == 0 and e
-  if e and not grave then
+  if e and e.permits > 0 then
     was = e.fence > 0 and 'h' or 'w' -- holding, waiting
     leave(e)
   end
-  if bury > 0 then
-    local ends = now + bury
-    if grave then leave(grave) end
-    put({ since = 0, ends = math.max(ends, grave and grave.ends or 0), fence = 0, ticket = 0, id = id, permits = 0,
-      owner = '', rest = '\0\0' })
-    r.alarm, r.expires = math.min(r.alarm, ends), math.max(r.expires, ends)
-  end
+  bury_id(id, bury)
   if was ~= 'u' then forget_soon_if_empty() end
   return gone(was)
+end
+
+local function hand_over(who, ttl, proposed, bury, from)
+  local id, _, owner, rest = struct.unpack('<c16dI2c0I4c0', who)
+  local heir, old = get('e', id), get('e', from)
+  if heir and heir.permits == 0 then return refused('b') end -- buried
+  if heir and heir.fence > 0 then
+    if proposed > r.fence then heir.fence, r.fence = proposed, proposed end
+    return extend(heir, ttl)
+  end
+  if not old or old.fence == 0 then return gone('u') end
+  local _, _, ids = standing(old.owner)
+  -- Alone, it leaves as much room as the heir needs, and nobody is overtaken.
+  if ids and #ids > 1 then return busy(r.ticket + 1) end
+  leave(old)
+  if heir then leave(heir) end
+  bury_id(from, bury)
+  local e = { since = now, ends = now + ttl, fence = mint(proposed > 0 and proposed or now), ticket = old.ticket, id = id,
+    permits = old.permits, owner = owner, rest = rest }
+  expect(e.ends)
+  put(e)
+  return held(e)
 end
 
 -- -- the record under its key --------------------------------------------------------------------------------------------
@@ -312,7 +339,7 @@ local function save_crowd(head)
   -- As many at a time as Lua can pass on.
   for at = 1, #set, 1000 do redis.call('HSET', r.key, spread(set, at, math.min(at + 999, #set))) end
   for at = 1, #del, 1000 do redis.call('HDEL', r.key, spread(del, at, math.min(at + 999, #del))) end
-  redis.call('PEXPIREAT', r.key, string.format('%d', (r.expires + 999) / 1000))
+  redis.call('PEXPIREAT', r.key, till(r.expires, r.memory))
 end
 
 local function save_small(head)
@@ -322,7 +349,7 @@ local function save_small(head)
   for _, e in pairs(r.e) do
     if e then parts[#parts + 1] = wrap('e', e) end
   end
-  redis.call('SET', r.key, table.concat(parts), 'PXAT', string.format('%d', (r.expires + 999) / 1000))
+  redis.call('SET', r.key, table.concat(parts), 'PXAT', till(r.expires, #parts > 1 and r.memory))
 end
 
 -- Whether the key is in a slot that a cluster is moving elsewhere. There a missing key cannot be looked at, and so no key
@@ -358,21 +385,24 @@ local function carry_out(it)
   sweep()
   let_in(grants)
   local early, op, span, fence = #grants, unpack('<Bdd', what)
-  local answer
+  local answer, from
   if op == ACQUIRE then
     answer = acquire(who, span, unpack('<ddddd', what, 10))
   elseif op == RENEW then
     answer = renew(id, span, fence)
-  else
+  elseif op == RELEASE then
     answer = release(id, span, fence)
+  else -- a hand-over
+    from = sub(what, 26, 41)
+    answer = hand_over(who, span, fence, unpack('<d', what, 18), from)
   end
   let_in(grants)
   local unsaved = save(text)
   if unsaved then return unsaved end
-  -- A push is a courtesy, and must not fail what has been written. Who asks needs no telling.
+  -- A push is a courtesy, and must not fail what has been written. Who asks needs no telling, nor does who has just left.
   for n, e in ipairs(grants) do
     local inbox = unpack('<I2c0', e.rest)
-    if inbox ~= '' and (n > early or e.id ~= id) then redis.pcall('PUBLISH', inbox, pack('<c16d', e.id, e.fence)) end
+    if inbox ~= '' and (n > early or e.id ~= id and e.id ~= from) then redis.pcall('PUBLISH', inbox, pack('<c16d', e.id, e.fence)) end
   end
   return answer
 end

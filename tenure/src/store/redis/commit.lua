@@ -74,12 +74,14 @@ local function refusal()
     -- Who waits has no fence, and an id that was buried has none.
     if token == 0 or ends <= now then return 'L' .. KEYS[n] end
     if token ~= fence then
-      -- Handed on where it is held, and nobody was granted it since. As far as in `apply.lua`.
+      -- Handed on where it is held, and nobody was granted it since. As far as in `apply.lua`, and kept
+      -- as long as there.
       if fence <= latest or fence > max(now, latest + 1000000) then return 'O' .. KEYS[n] end
       local record = crowd or text
       local _, _, _, memory, expires = unpack('<c7Bddd', record)
       expires = max(expires, max(ends, fence + 1) + memory)
-      local first, till = sub(record, 1, 24) .. pack('<dd', expires, fence), format('%d', (expires + 999) / 1000)
+      local first, step = sub(record, 1, 24) .. pack('<dd', expires, fence), memory + 1000000
+      local till = format('%d', (expires - expires % step + step + 999) / 1000)
       local rest = sub(text, start, start + 15) .. pack('<d', fence) .. sub(text, start + 24)
       behind = behind or {}
       if crowd then

@@ -104,7 +104,12 @@ pub(super) async fn probe(
 fn needed(dialect: Dialect, key: &str, inbox: &str) -> Vec<String> {
     let of_keys = ["MGET", "TYPE", "HGETALL", "DEL"].map(|command| format!("{command} {key}"));
     let of_fields = ["HGET", "HMGET", "HDEL", "PEXPIREAT"].map(|command| format!("{command} {key} 0"));
-    let with_values = [format!("SET {key} -"), format!("HSET {key} - -"), format!("EVALSHA_RO - 1 {key}")];
+    let with_values = [
+        format!("SET {key} -"),
+        format!("SETRANGE {key} 0 -"),
+        format!("HSET {key} - -"),
+        format!("EVALSHA_RO - 1 {key}"),
+    ];
     let of_none = ["TIME", "PING", "SCAN 0"].map(str::to_owned);
     let of_pushes = match dialect {
         Dialect::Server => vec![format!("PUBLISH {inbox} -"), format!("SUBSCRIBE {inbox}")],

@@ -31,6 +31,7 @@ mod keys;
 mod record;
 mod run;
 pub mod script;
+mod scripts;
 mod sentinel;
 mod slots;
 mod target;
@@ -102,7 +103,7 @@ use transport::Link;
 ///
 /// ```text
 /// ACL SETUSER locks on >password ~tenure:* &tenure:inbox:* +evalsha +evalsha_ro +script|load +publish +subscribe
-///     +scan +ping +time +mget +set +del +type +pexpireat +hget +hmget +hgetall +hset +hdel
+///     +scan +ping +time +mget +set +setrange +del +type +pexpireat +hget +hmget +hgetall +hset +hdel
 /// ```
 ///
 /// `replicas=k` wants `+wait` besides. At the Sentinels this much is enough:

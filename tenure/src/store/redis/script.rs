@@ -3,74 +3,16 @@
 #![allow(unreachable_pub, reason = "tests and benchmarks reach this module through the `conformance` feature")]
 
 use std::borrow::Borrow;
-use std::sync::LazyLock;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use redis::{Cmd, Value};
 
 use super::record::{MAGIC, crowd, number, part, small};
+pub use super::scripts::{APPLY, Dialect, KEEP, READ, SHARD_APPLY, SHARD_KEEP, Script};
 use crate::error::{Error, ErrorKind, Result};
-use crate::proto::{Acquire, ClaimId, Grant, Inbox, Micros, Op, Outcome, Owner, Record, Refusal, Reply, Was, micros};
+use crate::proto::{ClaimId, Grant, Inbox, Micros, Op, Outcome, Owner, Record, Refusal, Reply, Was, micros};
 use crate::store::Seen;
-
-/// A script, and the name that the server knows it by once it was loaded.
-#[derive(Debug)]
-pub struct Script {
-    /// For `SCRIPT LOAD`.
-    pub source: &'static str,
-    /// For `EVALSHA`.
-    pub sha: String,
-}
-
-impl Script {
-    pub(super) fn new(source: &'static str) -> Self {
-        Self { source, sha: sha1_smol::Sha1::from(source).digest().to_string() }
-    }
-}
-
-/// The script that [`command`] calls.
-pub static APPLY: LazyLock<Script> =
-    LazyLock::new(|| Script::new(concat!(include_str!("short.lua"), include_str!("apply.lua"))));
-
-/// The same for renewals and releases alone: they take no more room, and are let through where the memory is full. So
-/// holds go on, and end.
-pub static KEEP: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(concat!("#!lua flags=allow-oom\n", include_str!("short.lua"), include_str!("apply.lua")))
-});
-
-/// The script that [`read_command`] calls.
-pub static READ: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("read.lua")));
-
-/// How a grant is published.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dialect {
-    /// To whoever listens on the server: `PUBLISH`.
-    Server,
-    /// Within the shard that has the lock's slot: `SPUBLISH`. A cluster would tell all its nodes of a `PUBLISH`.
-    Shard,
-}
-
-impl Dialect {
-    /// The scripts that [`command`] may call.
-    pub fn scripts(self) -> [&'static Script; 2] {
-        match self {
-            Self::Server => [&APPLY, &KEEP],
-            Self::Shard => [&SHARD_APPLY, &SHARD_KEEP],
-        }
-    }
-}
-
-/// [`APPLY`] for a node of a cluster.
-pub static SHARD_APPLY: LazyLock<Script> = LazyLock::new(|| in_shard(&APPLY));
-
-/// [`KEEP`] for a node of a cluster.
-pub static SHARD_KEEP: LazyLock<Script> = LazyLock::new(|| in_shard(&KEEP));
-
-fn in_shard(script: &Script) -> Script {
-    // One text for the life of the process, as the others are.
-    Script::new(Box::leak(script.source.replace("'PUBLISH'", "'SPUBLISH'").into_boxed_str()))
-}
 
 /// The code of the error that the scripts answer with when something else lies under the key.
 pub const FOREIGN: &str = "TENUREFOREIGN";
@@ -81,6 +23,7 @@ pub const BATCH: usize = 50;
 const ACQUIRE: u8 = 1;
 const RENEW: u8 = 2;
 const RELEASE: u8 = 3;
+const HAND_OVER: u8 = 4;
 
 /// One operation on its way to the script: the key, what is asked, and by whom.
 #[derive(Clone, Debug)]
@@ -115,10 +58,17 @@ impl Call {
                 parts.push(RELEASE);
                 parts.extend([micros(op.bury), op.fence].into_iter().flat_map(double));
             }
+            Op::HandOver(op) => {
+                parts.push(HAND_OVER);
+                parts.extend([micros(op.ttl), op.fence, micros(op.bury)].into_iter().flat_map(double));
+                parts.extend(op.from.as_bytes());
+            }
         }
         let what = parts.len();
         match op {
-            Op::Acquire(op) => claim(op, inbox, &mut parts),
+            Op::Acquire(op) => claim(op.id, op.claim.permits(), op.owner.as_ref(), inbox, &op.meta, &mut parts),
+            // It has the permits of the claim that it follows.
+            Op::HandOver(op) => claim(op.id, 0, op.owner.as_ref(), inbox, &op.meta, &mut parts),
             Op::Renew(op) => parts.extend(op.id.as_bytes()),
             Op::Release(op) => parts.extend(op.id.as_bytes()),
         }
@@ -161,30 +111,31 @@ impl Call {
 }
 
 fn size(op: &Op, inbox: &str) -> usize {
+    let claim = |owner: &Option<Owner>, meta: &Bytes| {
+        32 + owner.as_ref().map_or(0, |owner| owner.as_str().len() + 1) + inbox.len() + meta.len()
+    };
     match op {
-        Op::Acquire(op) => {
-            let owner = op.owner.as_ref().map_or(0, |owner| owner.as_str().len() + 1);
-            49 + 32 + owner + inbox.len() + op.meta.len()
-        }
+        Op::Acquire(op) => 49 + claim(&op.owner, &op.meta),
+        Op::HandOver(op) => 41 + claim(&op.owner, &op.meta),
         Op::Renew(_) | Op::Release(_) => 17 + 16,
     }
 }
 
 /// The part of an entry that the claim brings along, as it is stored.
-fn claim(op: &Acquire, inbox: &str, bytes: &mut Vec<u8>) {
-    bytes.extend(op.id.as_bytes());
-    bytes.extend(double(op.claim.permits().into()));
+fn claim(id: ClaimId, permits: u32, owner: Option<&Owner>, inbox: &str, meta: &[u8], bytes: &mut Vec<u8>) {
+    bytes.extend(id.as_bytes());
+    bytes.extend(double(permits.into()));
     // An owner may have an empty name: nobody is empty, and everybody has a letter before the name.
-    let owner = op.owner.as_ref().map(Owner::as_str);
+    let owner = owner.map(Owner::as_str);
     bytes.extend((owner.map_or(0, |owner| 1 + owner.len()) as u16).to_le_bytes());
     if let Some(owner) = owner {
         bytes.push(b'o');
         bytes.extend(owner.as_bytes());
     }
-    bytes.extend((2 + inbox.len() as u32 + op.meta.len() as u32).to_le_bytes());
+    bytes.extend((2 + inbox.len() as u32 + meta.len() as u32).to_le_bytes());
     bytes.extend((inbox.len() as u16).to_le_bytes());
     bytes.extend(inbox.as_bytes());
-    bytes.extend(&op.meta);
+    bytes.extend(meta);
 }
 
 /// A number as Lua has it.
@@ -245,7 +196,7 @@ pub fn reply(op: &Op, value: Value) -> Result<Reply> {
 fn as_asked(op: &Op, now: Micros) -> Outcome {
     match op {
         Op::Acquire(op) => Outcome::Held { fence: now, since: now, until: now + micros(op.ttl), waiting: 0 },
-        Op::Renew(_) => Outcome::Gone { was: Was::Unknown },
+        Op::Renew(_) | Op::HandOver(_) => Outcome::Gone { was: Was::Unknown },
         Op::Release(_) => Outcome::Gone { was: Was::Holding },
     }
 }

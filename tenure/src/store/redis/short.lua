@@ -1,8 +1,9 @@
 -- What every call begins with, and the commonest operations in short; `apply.lua`, the rule itself, is its second half.
 --
 -- KEYS are the keys of locks. For each there are two arguments: what is asked, packed numbers, and by whom, the claim's
--- id or for an acquisition the whole claim; `script.rs` packs them and unpacks the answers. Operations on many keys in
--- one call share the price of the call and of the clock; each stands for itself, and a key may come more than once.
+-- id or for an acquisition or hand-over the whole claim; `script.rs` packs them and unpacks the answers. Operations on
+-- many keys in one call share the price of the call and of the clock; each stands for itself, and a key may come more
+-- than once.
 --
 -- A record lies under its key in one of two encodings:
 --
@@ -26,12 +27,20 @@ local ENTRY = '<ddddc16dI2c0I4c0' -- since, until, fence, ticket; id, permits, o
 local HELD = '<c1ddddd'           -- 'H', now, fence, since, until, waiting
 local BLANK = 'tenure\1\0\255\255\255\255\255\255?C\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0'
 local ACQUIRE, RENEW, RELEASE = 1, 2, 3
+local SECOND = 1000000
 
 local KEYS, ARGV, spread = KEYS, ARGV, unpack
 local call, try, pack, unpack, sub, format = redis.call, redis.pcall, struct.pack, struct.unpack, string.sub, string.format
 local max = math.max
 local time = call('TIME')
 local now = time[1] * 1000000 + time[2]
+
+-- When the server drops a record: once it is over, or where somebody is in, at the next multiple of its memory and a second.
+-- So most renewals need not set their key's expiry anew.
+local function till(expires, memory)
+  if memory then expires = expires - expires % (memory + SECOND) + memory + SECOND end
+  return format('%d', (expires + 999) / 1000)
+end
 
 -- What lies under a key that is no string: nothing, or the header of a crowd and the claim's own entry, or something else.
 local function look(key, id)
@@ -57,15 +66,16 @@ for i = 1, #KEYS do
   if magic ~= MAGIC then
     -- Somebody else's, or changed by an earlier operation of this call.
   elseif op == ACQUIRE and (count == 0 or expires <= now) then
-    local _, remember, most, limit, proposed = unpack('<ddddd', what, 10)
+    local _, most, limit, proposed
+    _, memory, most, limit, proposed = unpack('<ddddd', what, 10)
     if most > 0 then
       local ticket, ends = unpack('<d', text, 41), now + span
       if expires <= now then expires, fence, ticket = 0, 0, 0 end
       fence = max(fence + 1, proposed > 0 and proposed or now)
       if alarm > ends or alarm <= now or expires == 0 then alarm = ends end
-      expires = max(expires, max(ends, fence + 1) + remember)
+      expires = max(expires, max(ends, fence + 1) + memory)
       answer = fence == now and now or pack(HELD, 'H', now, fence, now, ends, 0)
-      after = pack('<c7Bddddddddddc0', MAGIC, 1, alarm, remember, expires, fence, ticket, limit, now, ends, fence, ticket,
+      after = pack('<c7Bddddddddddc0', MAGIC, 1, alarm, memory, expires, fence, ticket, limit, now, ends, fence, ticket,
         who)
     end
   elseif op == ACQUIRE and count == 1 and alarm > now and #text > 113 then
@@ -79,15 +89,17 @@ for i = 1, #KEYS do
   elseif alarm > now and news <= fence and (own and #own > 23 and #text > 71 or count == 1 and sub(text, 89, 104) == who) then
     local since, ends, token = unpack('<ddd', own or text, own and 1 or 57)
     if op == RENEW and token > 0 then
+      local step, was = memory + SECOND, expires
       ends = max(ends, now + span)
       expires = max(expires, max(ends, fence + 1) + memory)
-      local head = pack('<c7Bddd', MAGIC, count, alarm, memory, expires)
       answer = pack(HELD, 'H', now, token, since, ends, own and unpack('<d', text, 65) or 0)
+      if expires - expires % step > was then call('PEXPIREAT', key, till(expires, memory)) end
       if own then
-        call('HSET', key, 'h', head .. sub(text, 33), 'e' .. who, pack('<dd', since, ends) .. sub(own, 17))
-        call('PEXPIREAT', key, format('%d', (expires + 999) / 1000))
+        call('HSET', key, 'h', sub(text, 1, 24) .. pack('<d', expires) .. sub(text, 33), 'e' .. who,
+          pack('<dd', since, ends) .. sub(own, 17))
       else
-        after = pack('<c32c24dd', head, sub(text, 33, 56), since, ends) .. sub(text, 73)
+        local written = try('SETRANGE', key, 24, pack('<dc32d', expires, sub(text, 33, 64), ends))
+        if type(written) == 'table' then answer = written end
       end
     elseif op == RELEASE and count == 1 and span == 0 and token > 0 then
       expires = max(now, fence + 1) + memory
@@ -99,7 +111,7 @@ for i = 1, #KEYS do
     later = later or {}
     later[#later + 1] = { i = i, text = text, own = own, twice = twice }
   elseif after and expires > now then
-    local written = try('SET', key, after, 'PXAT', format('%d', (expires + 999) / 1000))
+    local written = try('SET', key, after, 'PXAT', till(expires, op == ACQUIRE and memory))
     if written.err then answer = written end
   elseif after then
     call('DEL', key)

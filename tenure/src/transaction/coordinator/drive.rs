@@ -61,6 +61,16 @@ impl Coordinator {
                 format!("this coordinator has no participant {name:?} ({location}): recover where there is one");
             return Err(Error::new(ErrorKind::Missing, message));
         };
+        let (here, there) = (participant.location(), &party.location);
+        let is_it = |(name, from): &(String, String)| (name, from) == (&party.name, there);
+        if here != *there && !self.moved.iter().any(is_it) {
+            let message = format!(
+                "the {:?} that took part is at {there}, and the one here is at {here}: recover with the right one, or say that \
+                 it has moved",
+                party.name
+            );
+            return Err(Error::new(ErrorKind::Mismatch, message));
+        }
         let tell = || match decision {
             Decision::Commit => participant.commit(branch),
             Decision::RollBack => participant.rollback(branch),

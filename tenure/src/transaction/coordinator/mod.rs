@@ -55,6 +55,7 @@ mod outcome;
 mod record;
 mod recover;
 mod run;
+mod told;
 
 pub use outcome::{Outcome, Pending, Reason, Recovered};
 pub use record::{Decision, Heuristic, KIND, Party, Record, State};
@@ -85,6 +86,8 @@ pub use run::Transaction;
 pub struct Coordinator {
     journal: Arc<dyn Durable>,
     participants: Vec<Arc<dyn Participant>>,
+    /// Where a participant was before: its name, and its location then.
+    moved: Vec<(String, String)>,
     env: Env,
     prepare_timeout: Duration,
     settle_timeout: Duration,
@@ -98,6 +101,7 @@ impl Coordinator {
         Self {
             journal: Arc::new(journal),
             participants: Vec::new(),
+            moved: Vec::new(),
             env: Env::system(),
             prepare_timeout: Duration::from_secs(10),
             settle_timeout: Duration::from_secs(10),
@@ -118,6 +122,17 @@ impl Coordinator {
         }
         self.participants.push(Arc::new(participant));
         Ok(self)
+    }
+
+    /// The participant of that name was at `from` before, as its [location](Participant::location) said then: it is told what
+    /// became of the transactions that it took part in there.
+    ///
+    /// Without, it is told nothing of a transaction whose record names another place: that may be another service's
+    /// participant, of the same name by chance.
+    #[must_use]
+    pub fn moved(mut self, participant: &str, from: &str) -> Self {
+        self.moved.push((participant.to_owned(), from.to_owned()));
+        self
     }
 
     /// How long all may take to prepare before it is decided to roll back: 10 s where nothing is said.
@@ -146,7 +161,8 @@ impl Coordinator {
     /// For how long the record of a transaction is kept that is done everywhere, for whoever wants to
     /// [know](Self::resolve) what became of it: 7 days where nothing is said.
     ///
-    /// It has to be longer than anything that was sent can be under way.
+    /// It has to be longer than anything that was sent can be under way, and than it takes until somebody recovers: of a
+    /// transaction whose record has gone, nobody tells participants any more that they may forget it.
     #[must_use]
     pub fn retention(mut self, time: Duration) -> Self {
         self.retention = time;
@@ -165,7 +181,8 @@ impl Coordinator {
         Transaction::new(self, guard)
     }
 
-    /// Those of the journal's two-phase transactions that are not gone, the oldest first.
+    /// Those of the journal's two-phase transactions that are not gone, the oldest first, less those whose records cannot be
+    /// read: [`recover_older`](Self::recover_older) tells of these.
     ///
     /// # Errors
     ///
@@ -175,7 +192,7 @@ impl Coordinator {
     ///
     /// It only reads.
     pub async fn list(&self) -> Result<Vec<Record>> {
-        records(&self.journal.list().await?)
+        Ok(records(&self.journal.list().await?).0)
     }
 
     fn named(&self, name: &str) -> Option<&Arc<dyn Participant>> {
@@ -229,12 +246,19 @@ impl Coordinator {
     }
 }
 
-/// The two-phase transactions among what a journal has, the oldest first.
-fn records(entries: &[Entry]) -> Result<Vec<Record>> {
-    let mut records: Vec<Record> =
-        entries.iter().filter_map(|entry| Record::read(entry).transpose()).collect::<Result<_>>()?;
+/// The two-phase transactions among what a journal has, the oldest first; and those that cannot be read.
+fn records(entries: &[Entry]) -> (Vec<Record>, Vec<(&Entry, Error)>) {
+    let (mut records, mut unreadable) = (Vec::new(), Vec::new());
+    for entry in entries {
+        match Record::read(entry) {
+            Ok(record) => records.extend(record),
+            Err(error) if entry.id.parse::<TransactionId>().is_ok() => unreadable.push((entry, error)),
+            // By its name it is somebody else's.
+            Err(_) => {}
+        }
+    }
     records.sort_by_key(|record| (record.since, record.branch.id));
-    Ok(records)
+    (records, unreadable)
 }
 
 /// Between two attempts: at first, and at most.

@@ -114,6 +114,9 @@ pub struct Recovered {
     pub orphans: Vec<(String, Branch)>,
     /// Participants that could not be asked what they have.
     pub away: Vec<Pending>,
+    /// Records that cannot be read, by their ids, and why: damaged, or of a later version. What they are about is left as it
+    /// is. Where the lock of one cannot be told, it is in the recovery of every lock.
+    pub unreadable: Vec<(String, Error)>,
 }
 
 impl Recovered {
@@ -123,6 +126,7 @@ impl Recovered {
             Outcome::Committed { pending, .. } | Outcome::RolledBack { pending, .. } => pending.is_empty(),
             Outcome::Unknown { .. } => false,
         };
-        self.orphans.is_empty() && self.away.is_empty() && self.outcomes.iter().all(settled)
+        let Self { outcomes, orphans, away, unreadable } = self;
+        orphans.is_empty() && away.is_empty() && unreadable.is_empty() && outcomes.iter().all(settled)
     }
 }

@@ -1,5 +1,7 @@
 //! What the journal has of a two-phase transaction: JSON, of the kind `two-phase`.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -110,6 +112,15 @@ impl Decision {
             Self::Commit => State::DoneCommitted,
             Self::RollBack => State::DoneAborted,
         }
+    }
+}
+
+impl fmt::Display for Decision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Commit => "committed",
+            Self::RollBack => "rolled back",
+        })
     }
 }
 

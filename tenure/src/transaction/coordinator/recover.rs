@@ -5,10 +5,13 @@ use futures_util::future::{BoxFuture, join_all};
 
 use super::decide::Seen;
 use super::record::{Decision, Record};
+use super::told::tell;
 use super::{Coordinator, Outcome, Pending, Reason, Recovered, records};
 use crate::error::{Error, ErrorKind, Result};
+use crate::event::What;
 use crate::guard::Guard;
 use crate::transaction::TransactionId;
+use crate::transaction::journal::{Entry, lock_of};
 use crate::transaction::participant::{Ack, Branch, ShareState};
 
 impl Coordinator {
@@ -24,7 +27,7 @@ impl Coordinator {
     /// What was settled is settled; call it again for the rest.
     pub async fn recover(&self, guard: &Guard) -> Result<Recovered> {
         let (lock, fence) = (guard.name(), guard.fence());
-        self.recover_if(Some(lock), &|branch, _| branch.lock == lock && branch.fence < fence).await
+        self.recover_if(Some(guard), &|branch, _| branch.lock == lock && branch.fence < fence).await
     }
 
     /// Settles whatever was begun more than `age` ago, of any lock: for those who look after a deployment. A transaction that
@@ -44,20 +47,24 @@ impl Coordinator {
 
     async fn recover_if(
         &self,
-        lock: Option<&str>,
+        guard: Option<&Guard>,
         concerns: &(dyn Fn(&Branch, Option<&Record>) -> bool + Sync),
     ) -> Result<Recovered> {
-        let mut recovered = Recovered::default();
+        let (mut recovered, lock) = (Recovered::default(), guard.map(Guard::name));
         // First those who take part, and then the journal: what was staged before has had its record before.
         let mut lists: Vec<BoxFuture<'_, _>> = Vec::new();
         for participant in &self.participants {
             lists.push(Box::pin(self.limited(participant.list(lock))));
         }
         let shares = join_all(lists).await;
-        let records = records(&self.retry(self.settle_timeout, || self.journal.unsettled()).await?)?;
+        let entries = self.retry(self.settle_timeout, || self.journal.unsettled()).await?;
+        let (records, unreadable) = records(&entries);
+        let may_be_of = |entry: &Entry| lock.zip(lock_of(entry)).is_none_or(|(lock, theirs)| lock == theirs);
+        let told = unreadable.into_iter().filter(|(entry, _)| may_be_of(entry));
+        recovered.unreadable.extend(told.map(|(entry, error)| (entry.id.clone(), error)));
         let is_undone = |record: &&Record| !record.state.is_done() && concerns(&record.branch, Some(record));
         for record in records.iter().filter(is_undone) {
-            recovered.outcomes.push(self.settle(record.branch.id).await?);
+            recovered.outcomes.push(self.settle(record.branch.id, guard).await?);
         }
         for (participant, shares) in self.participants.iter().zip(shares) {
             let name = participant.name().to_owned();
@@ -69,7 +76,17 @@ impl Coordinator {
                 }
             };
             for share in shares {
-                let seen = self.retry(self.settle_timeout, || self.find(share.branch.id).boxed()).await?;
+                let seen = match self.retry(self.settle_timeout, || self.find(share.branch.id).boxed()).await {
+                    Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported) => {
+                        let id = share.branch.id.to_string();
+                        if concerns(&share.branch, None) && !recovered.unreadable.iter().any(|(known, _)| *known == id)
+                        {
+                            recovered.unreadable.push((id, error));
+                        }
+                        continue;
+                    }
+                    seen => seen?,
+                };
                 let record = seen.as_ref().map(|seen| &seen.record);
                 if !concerns(&share.branch, record) {
                     continue;
@@ -81,13 +98,17 @@ impl Coordinator {
                             recovered.away.push(Pending { participant: name.clone(), error });
                         }
                     }
-                    // It was not told to forget, for whoever was to tell it died.
-                    _ if record.is_none_or(|record| record.state.is_done()) => {
+                    // It was not told to forget, for whoever was to tell it died. What has no record here may be another
+                    // journal's, whose recovery will ask what became of it.
+                    _ if record.is_some_and(|record| record.state.is_done()) => {
                         let _ = self.limited(participant.forget(&share.branch)).await;
                     }
                     _ => {}
                 }
             }
+        }
+        for (id, error) in &recovered.unreadable {
+            tell(guard, id, || What::RecordUnreadable { id: id.clone(), error: error.to_string() });
         }
         Ok(recovered)
     }
@@ -114,13 +135,14 @@ impl Coordinator {
     ///
     /// It may be settled or not; call it again.
     pub async fn resolve(&self, id: TransactionId) -> Result<Outcome> {
-        match self.settle(id).await? {
+        match self.settle(id, None).await? {
             Outcome::Unknown { error, .. } => Err(error),
             outcome => Ok(outcome),
         }
     }
 
-    pub(super) async fn settle(&self, id: TransactionId) -> Result<Outcome> {
+    /// Settles it, and tells that under the hold, where there is one.
+    pub(super) async fn settle(&self, id: TransactionId, guard: Option<&Guard>) -> Result<Outcome> {
         let Some(Seen { record, version }) = self.retry(self.settle_timeout, || self.find(id).boxed()).await? else {
             let message = format!(
                 "{} has no record of the transaction {id}: it was never begun, or done a long time ago",
@@ -128,9 +150,18 @@ impl Coordinator {
             );
             return Err(Error::new(ErrorKind::Missing, message));
         };
-        if record.state.decision().is_some() {
-            return Ok(self.drive(Seen { record, version }).await);
+        let lock = record.branch.lock.clone();
+        let outcome = self.settle_seen(Seen { record, version }).await?;
+        tell(guard, &lock, || outcome.what(true));
+        Ok(outcome)
+    }
+
+    async fn settle_seen(&self, seen: Seen) -> Result<Outcome> {
+        if seen.record.state.decision().is_some() {
+            return Ok(self.drive(seen).await);
         }
+        let Seen { record, version } = seen;
+        let id = record.branch.id;
         let why = || Reason::Elsewhere("it was found undecided, and recovered".to_owned());
         match self.decide(record, version, || (Decision::RollBack, Some(why()))).await {
             Ok(Some(decided)) => Ok(self.drive(decided).await),

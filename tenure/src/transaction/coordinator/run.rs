@@ -3,11 +3,14 @@
 use std::fmt;
 
 use futures_util::future::{BoxFuture, join_all};
+use tracing::Instrument;
 
 use super::record::{Decision, Party, Record};
+use super::told::tell;
 use super::{Coordinator, Outcome, Reason};
 use crate::error::{Error, ErrorKind, Result};
 use crate::guard::Guard;
+use crate::trace;
 use crate::transaction::TransactionId;
 use crate::transaction::participant::{Branch, Refusal, Vote};
 
@@ -65,7 +68,11 @@ impl<'a> Transaction<'a> {
             );
             return Err(Error::new(ErrorKind::Unsupported, message));
         }
-        Ok(self.run().await)
+        let (guard, span) = (self.guard, trace::transaction(self.id, self.guard, self.work.len()));
+        let outcome = self.run().instrument(span.clone()).await;
+        trace::settled(&span, outcome.word(), matches!(outcome, Outcome::Unknown { .. }).then_some("unknown"));
+        span.in_scope(|| tell(Some(guard), guard.name(), || outcome.what(false)));
+        Ok(outcome)
     }
 
     async fn run(self) -> Outcome {
@@ -136,7 +143,7 @@ impl<'a> Transaction<'a> {
                 // Something of an earlier hold: the journal knows what has to become of it.
                 Ok(Vote::Refused(Refusal::InDoubt { id })) if !recovered => {
                     recovered = true;
-                    let settled = coordinator.settle(id).await;
+                    let settled = coordinator.settle(id, Some(self.guard)).await;
                     tracing::info!(%id, ?settled, participant = name, "settled before a later transaction");
                 }
                 Ok(Vote::Refused(refusal)) => {

@@ -43,6 +43,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use serde::Deserialize;
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -181,6 +182,15 @@ fn unknown() -> Error {
     ];
     let known: Vec<&str> = known.iter().filter(|(_, built)| *built).map(|(form, _)| *form).collect();
     Error::new(ErrorKind::Invalid, format!("no journal has a URL of that scheme: give one of {}", known.join(", ")))
+}
+
+/// The lock that a record is under, as far as can be told of one that cannot be read.
+pub(super) fn lock_of(entry: &Entry) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Head {
+        lock: String,
+    }
+    serde_json::from_slice::<Head>(&entry.value).ok().map(|head| head.lock)
 }
 
 /// That it can be an id, and a value.

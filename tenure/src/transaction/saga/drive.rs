@@ -15,6 +15,7 @@ use super::page::Page;
 use super::record::{Next, Record};
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
+use crate::event::What;
 use crate::guard::Guard;
 
 /// Goes on until nothing is left to do.
@@ -67,7 +68,12 @@ async fn fail<C>(
         return Err(error);
     }
     let attempt = record.steps[at].attempts;
-    tracing::debug!(target: "tenure", saga = saga.name, id, step, attempt, "failed: {error}");
+    let undo = matches!(record.next(), Next::Undo(_));
+    let told = || {
+        let (saga, step, error) = (format!("{}/{id}", saga.name), step.clone(), error.clone());
+        What::SagaStepFailed { saga, step, undo, attempt, error }
+    };
+    core.tell(guard.key(), told);
     let delay = policy.delay(attempt, &core.env).filter(|_| !saga.is_fatal(&failure));
     match delay {
         Some(_) => record.again(at, error),

@@ -78,6 +78,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use serde::Serialize;
+use tracing::Instrument;
 
 pub use self::build::SagaBuilder;
 pub use self::call::{Call, Failure};
@@ -91,6 +92,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::What;
 use crate::guard::Guard;
 use crate::options::invalid;
+use crate::trace;
+use crate::transaction::journal::lock_of;
 
 /// A saga's definition: its steps, their context, and the journal. It is cheap to clone.
 pub struct Saga<C>(Arc<Definition<C>>);
@@ -145,7 +148,8 @@ impl<C: Send + Sync + 'static> Saga<C> {
     }
 
     /// Goes on with all sagas of this name that were begun under this lock and have not ended, one after the other by id,
-    /// except those that are stuck. Each is told with what became of it. It reads the whole journal once.
+    /// except those that are stuck. Each is told with what became of it; one whose record cannot be read is left as it is, and
+    /// told with that error, under each lock where its own is not known. It reads the whole journal once.
     ///
     /// # Errors
     ///
@@ -157,16 +161,24 @@ impl<C: Send + Sync + 'static> Saga<C> {
     pub async fn resume_all(&self, guard: &Guard) -> Result<Vec<(String, Result<SagaStatus>)>> {
         let core = guard.core();
         let entries = guard.protect(insist(&core, LISTING, || self.0.journal.list())).await??;
-        let open = entries.iter().filter_map(|entry| SagaStatus::parse(&entry.value).ok()?);
-        let ours = open.filter(|status| {
-            let waits = matches!(status.state(), SagaState::Running | SagaState::Compensating);
-            waits && status.saga() == self.0.name && status.lock() == guard.name()
-        });
-        let mut ended = Vec::new();
-        for status in ours {
-            match self.resume(status.id(), guard).await {
+        let (start, mut ended) = (entry_id(&self.0.name, ""), Vec::new());
+        for entry in &entries {
+            let Some(id) = entry.id.strip_prefix(&start) else { continue };
+            if lock_of(entry).is_some_and(|lock| lock != guard.name()) {
+                continue;
+            }
+            let result = match Record::read(&entry.value) {
+                Ok(Record { state: SagaState::Running | SagaState::Compensating, .. }) => self.resume(id, guard).await,
+                Ok(_) => continue,
+                Err(error) => {
+                    let what = || What::RecordUnreadable { id: entry.id.clone(), error: error.to_string() };
+                    guard.core().tell(guard.key(), what);
+                    Err(error)
+                }
+            };
+            match result {
                 Err(error) if !guard.is_held() => return Err(error),
-                result => ended.push((status.id().to_owned(), result)),
+                result => ended.push((id.to_owned(), result)),
             }
         }
         Ok(ended)
@@ -216,16 +228,29 @@ impl<C: Send + Sync + 'static> Saga<C> {
                 format!("the hold on {:?} has no fence, so later holders cannot be told from it", guard.name());
             return Err(Error::new(ErrorKind::Unsupported, message));
         }
+        let span = trace::saga(&self.0.name, id, guard);
         let going = async {
             let mut page = Page::take(&self.0, guard, id, input.as_ref(), change).await?;
+            let was = page.was;
             drive::drive(&self.0, &mut page, guard).await?;
-            let (was_stuck, status) = (page.was_stuck, SagaStatus(page.record));
-            if status.state() == SagaState::Stuck && !was_stuck {
-                guard.core().tell(guard.key(), || What::SagaStuck { status: status.to_string() });
+            let status = SagaStatus(page.record);
+            match status.state() {
+                state if was == Some(state) => {}
+                SagaState::Stuck => guard.core().tell(guard.key(), || What::SagaStuck { status: status.to_string() }),
+                SagaState::Compensated => {
+                    guard.core().tell(guard.key(), || What::SagaCompensated { status: status.to_string() })
+                }
+                _ => {}
             }
             Ok(status)
         };
-        guard.protect(going).await?
+        let ended: Result<SagaStatus> = guard.protect(going).instrument(span.clone()).await.flatten();
+        match &ended {
+            Ok(status) if status.state() == SagaState::Stuck => trace::settled(&span, "stuck", Some("stuck")),
+            Ok(status) => trace::settled(&span, &status.state().to_string(), None),
+            Err(error) => trace::settled(&span, "failed", Some(&format!("{:?}", error.kind()))),
+        }
+        ended
     }
 }
 

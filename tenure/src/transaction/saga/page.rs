@@ -43,8 +43,8 @@ pub(super) struct Page<'a> {
     journal: &'a dyn Journal,
     keep: Duration,
     core: Arc<Core>,
-    /// It was stuck when it was taken up.
-    pub(super) was_stuck: bool,
+    /// How it stood when it was taken up, where it was there.
+    pub(super) was: Option<SagaState>,
 }
 
 impl<'a> Page<'a> {
@@ -84,7 +84,7 @@ impl<'a> Page<'a> {
     ) -> Result<Self> {
         let (journal, core, entry) = (&*saga.journal, guard.core(), entry_id(&saga.name, id));
         let loaded = insist(&core, ANSWER, || journal.load(&entry)).await?;
-        let (record, seen, was_stuck) = match (loaded, input) {
+        let (record, seen, was) = match (loaded, input) {
             (Some(found), input) => {
                 let mut record = Record::read(&found.value)?;
                 if !record.is_settled() {
@@ -96,16 +96,16 @@ impl<'a> Page<'a> {
                     );
                     return Err(Error::new(ErrorKind::Mismatch, message));
                 }
-                let was_stuck = record.state == SagaState::Stuck;
+                let was = record.state;
                 saga.take_up(&mut record, &core.env);
                 change(&mut record);
-                (record, Some(found.version), was_stuck)
+                (record, Some(found.version), Some(was))
             }
             (None, Some(input)) => {
                 let steps: Vec<&str> = saga.steps.iter().map(|step| step.name.as_str()).collect();
                 let mut record = Record::new(&saga.name, saga.version, &steps, id, input.clone());
                 (record.lock, record.since) = (guard.name().to_owned(), core.env.wall());
-                (record, None, false)
+                (record, None, None)
             }
             (None, None) => {
                 let message = format!(
@@ -116,7 +116,7 @@ impl<'a> Page<'a> {
                 return Err(Error::new(ErrorKind::Missing, message));
             }
         };
-        Ok(Self { record, entry, seen, journal, keep: saga.keep, core, was_stuck })
+        Ok(Self { record, entry, seen, journal, keep: saga.keep, core, was })
     }
 
     /// Writes the record as it stands.

@@ -74,7 +74,7 @@ use topology::Topology;
 ///
 /// ```text
 /// ACL SETUSER locks on >password ~tenure:* &tenure:inbox:* +evalsha +evalsha_ro +script|load +spublish +ssubscribe
-///     +sunsubscribe +asking +cluster|slots +cluster|info +scan +ping +time +mget +set +del +type +pexpireat +hget
+///     +sunsubscribe +asking +cluster|slots +cluster|info +scan +ping +time +mget +set +setrange +del +type +pexpireat +hget
 ///     +hmget +hgetall +hset +hdel
 /// ```
 ///
