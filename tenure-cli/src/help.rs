@@ -173,7 +173,7 @@ Examples:
   tenure tx migration --dialect postgres | psql shop
 
 A transaction is in a journal, not in the store of the locks: name it by --journal, or TENURE_JOURNAL, where a password is
-better kept. To recover, the participants have to be reached: Redis and Postgres are found by what the record says, which
+better kept. Behind a Postgres URL, ?sslmode=verify-full&sslrootcert=FILE is for TLS. To recover, the participants have to be reached: Redis and Postgres are found by what the record says, which
 has no passwords: give those as NAME=URL by --participant, or in TENURE_PARTICIPANT_NAME. Participants of other kinds are in
 the program that uses them; without them a transaction is decided here, and the program finishes it. Sagas are shown, and
 resumed by the program that has their steps. What a participant did against the decision is a heuristic: it is shown until it

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::Value;
 use support::{Store, text};
-use tenure::transaction::journal::{Journal, Keep, open_durable};
+use tenure::transaction::journal::{Journal, Keep, PostgresJournal, open_durable};
 use tenure::transaction::participant::{Ack, Branch, RedisOp, RedisParticipant, RedisWork, Share, Vote};
 use tenure::transaction::{Coordinator, Participant, TransactionId};
 use tokio::sync::Notify;
@@ -261,4 +261,20 @@ fn a_journal_has_to_be_named_and_the_tables_are_printed() {
     }
     let help = store.output(&["tx", "--help"]);
     assert!(text(&help.stdout).contains("tenure tx recover"), "{help:?}");
+}
+
+#[tokio::test]
+async fn a_journal_on_postgres_is_reached_over_tls() {
+    let (server, store) = (testkit::TlsPostgres::start(), Store::sqlite());
+    let ca = server.ca();
+    let trusted = |host: &str| server.url(host, &format!("sslmode=verify-full&sslrootcert={}", ca.display()));
+    PostgresJournal::connect(&trusted("localhost")).await.unwrap().migrate().await.unwrap();
+    let output = store.output(&["tx", "--journal", &trusted("localhost"), "ls"]);
+    assert!(output.status.success() && text(&output.stderr).contains("nothing is undone"), "{output:?}");
+    for url in [trusted("wrong.example"), server.url("localhost", "sslmode=disable")] {
+        let output = store.output(&["tx", "--journal", &url, "ls"]);
+        assert_eq!(output.status.code(), Some(69), "{output:?}");
+        let (said, password) = (text(&output.stderr), url.split([':', '@']).nth(2).unwrap());
+        assert!(said.contains("ssl") && !said.contains(password), "{said}");
+    }
 }

@@ -1,18 +1,22 @@
-//! A Redis server that speaks TLS, under an authority of its own.
+//! Servers that speak TLS, each under an authority of its own.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use tempfile::TempDir;
 
-use crate::{Redis, free_port};
+use crate::postgres::give;
+use crate::{Postgres, Redis, free_port};
 
 /// An authority, and a certificate by it for `localhost` and 127.0.0.1.
 #[derive(Debug)]
-pub(crate) struct Certificates(TempDir);
+pub struct Certificates(TempDir);
 
 impl Certificates {
-    pub(crate) fn new() -> Self {
+    /// Makes both.
+    #[expect(clippy::new_without_default, reason = "each is another one")]
+    pub fn new() -> Self {
         let dir = tempfile::Builder::new().prefix("tenure-tls-").tempdir().expect("a temporary folder can be made");
         let mut params = CertificateParams::new(vec![]).expect("there is no name to be wrong");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -33,7 +37,7 @@ impl Certificates {
     }
 
     /// The authority's certificate.
-    pub(crate) fn ca(&self) -> PathBuf {
+    pub fn ca(&self) -> PathBuf {
         self.0.path().join("ca.pem")
     }
 
@@ -85,5 +89,49 @@ impl TlsRedis {
     /// The server itself, which also has a port without TLS.
     pub fn redis(&self) -> &Redis {
         &self.redis
+    }
+}
+
+/// A server as [`Postgres`] that lets nobody in without TLS. Its certificate is for `localhost` and 127.0.0.1.
+#[derive(Debug)]
+pub struct TlsPostgres {
+    postgres: Postgres,
+    certificates: Certificates,
+}
+
+impl TlsPostgres {
+    /// Makes an authority and a certificate, and starts the server.
+    pub fn start() -> Self {
+        let certificates = Certificates::new();
+        let path = |name: &str| certificates.0.path().join(name);
+        std::fs::write(path("hba"), "hostssl all all 127.0.0.1/32 scram-sha-256\n").expect("a file can be written");
+        // It wants a key that nobody else can read.
+        std::fs::set_permissions(path("server.key"), PermissionsExt::from_mode(0o600)).expect("it is our file");
+        for name in ["", "server.pem", "server.key", "hba"] {
+            give(&path(name));
+        }
+        let setting = |name: &str, file: &str| format!("{name}={}", path(file).display());
+        let files = [("ssl_cert_file", "server.pem"), ("ssl_key_file", "server.key"), ("hba_file", "hba")];
+        let settings: Vec<String> = files.iter().map(|(name, file)| setting(name, file)).collect();
+        let mut settings: Vec<&str> = settings.iter().map(String::as_str).collect();
+        settings.push("ssl=on");
+        let postgres = Postgres::start_with(&settings);
+        Self { postgres, certificates }
+    }
+
+    /// `postgres://postgres:password@host:port/postgres?hostaddr=127.0.0.1&options`: the server by any name.
+    pub fn url(&self, host: &str, options: &str) -> String {
+        let url = self.postgres.url().replace("@127.0.0.1:", &format!("@{host}:"));
+        format!("{url}?hostaddr=127.0.0.1&{options}")
+    }
+
+    /// The authority's certificate.
+    pub fn ca(&self) -> PathBuf {
+        self.certificates.ca()
+    }
+
+    /// The server itself.
+    pub fn postgres(&self) -> &Postgres {
+        &self.postgres
     }
 }

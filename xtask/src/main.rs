@@ -9,7 +9,7 @@
 //! | `tree.rs` | its first step: what the source files must look like |
 //! | `simulate.rs` | `cargo xtask simulate`: the client under random weather, and the bugs that this has to find |
 //! | `chaos.rs` | `cargo xtask chaos`: real servers under real faults |
-//! | `tx_soak.rs` | `cargo xtask tx-soak`: transfers between accounts on Redis and Postgres, by processes that are killed |
+//! | `tx_soak.rs` | `cargo xtask tx-soak`: transfers by each kind of transaction, by processes that are killed |
 //! | `bench.rs` | `cargo xtask bench`: the benchmarks, as one table |
 //! | `run.rs` | running a command |
 
@@ -46,10 +46,11 @@ cargo xtask: tests, checks and benchmarks of tenure
       what the clients saw is checked. All pairs of what is named, or all there are. --list shows which those are; --json
       prints an object for each run in place of a line,
       with the folder of the histories where --keep keeps them.
-  cargo xtask tx-soak [--transfers N] [--processes P] [--kills K]
-      N transfers among accounts on a Redis and a Postgres, as two-phase transactions by P processes, K of which are
-      killed: 100000, 16 and 200 where nothing is said. Then the total is as before, nothing that was told committed is
-      lost, and nothing is staged.
+  cargo xtask tx-soak [--on redis|postgres|both|saga] [--transfers N] [--processes P] [--kills K]
+      N transfers among accounts by P processes, K of which are killed: 100000, 16 and 200 where nothing is said. Others
+      stand still, or have their messages held back. By fenced commits on a Redis, by the check of tokens on a Postgres, in
+      two phases on both, and by sagas; one after the other where none is named. Then every account has what the
+      ledgers say, nothing that was told committed is lost, and nothing is left half done.
   cargo xtask bench [NAME…]
       Runs the benchmarks one after the other and ends with a table of their figures.
 

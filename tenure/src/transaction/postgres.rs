@@ -7,11 +7,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
-use tokio_postgres::config::Host;
-use tokio_postgres::{Client, Config, NoTls, Transaction};
+use tokio_postgres::config::{Host, SslMode};
+use tokio_postgres::{Client, Config, Transaction};
+use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::env;
 use crate::error::{Error, ErrorKind, Result};
+
+mod tls;
 
 /// How many connections one handle has at most.
 const MOST: usize = 8;
@@ -27,28 +30,23 @@ pub(crate) struct Postgres(Arc<Inner>);
 
 struct Inner {
     config: Config,
+    tls: MakeRustlsConnect,
     location: String,
     idle: Mutex<Vec<Client>>,
     permits: Semaphore,
 }
 
 impl Postgres {
-    /// Connects to the server at a URL, `postgres://user:password@host/database`.
+    /// Connects to the server at a URL, `postgres://user:password@host/database?sslmode=verify-full`.
     pub(crate) async fn connect(url: &str) -> Result<Self> {
-        // What the crate says of a URL may repeat a part of it, and a password is among them.
-        let unreadable = |_| {
-            let message = "the Postgres URL cannot be read: it has the form postgres://user:password@host:port/database, \
-                           with characters such as @ : / ? # % in a user or password percent-encoded";
-            Error::new(ErrorKind::Invalid, message)
-        };
-        let mut config: Config = url.parse().map_err(unreadable)?;
+        let (mut config, tls) = tls::read(url)?;
         if config.get_connect_timeout().is_none() {
             config.connect_timeout(CONNECT_TIMEOUT);
         }
         config.application_name("tenure");
         let location = location(&config);
         let (idle, permits) = (Mutex::default(), Semaphore::new(MOST));
-        let server = Self(Arc::new(Inner { config, location, idle, permits }));
+        let server = Self(Arc::new(Inner { config, tls, location, idle, permits }));
         let client = server.open().await?;
         server.keep(client);
         Ok(server)
@@ -140,7 +138,7 @@ impl Postgres {
     async fn open(&self) -> Result<Client> {
         let limit = *self.0.config.get_connect_timeout().unwrap_or(&CONNECT_TIMEOUT);
         let connect = async {
-            let (client, connection) = self.0.config.connect(NoTls).await?;
+            let (client, connection) = self.0.config.connect(self.0.tls.clone()).await?;
             env::spawn(async move {
                 if let Err(error) = connection.await {
                     tracing::debug!(%error, "a connection to Postgres ended");
@@ -163,12 +161,19 @@ impl Postgres {
     pub(crate) fn explain(&self, error: tokio_postgres::Error) -> Error {
         let location = &self.0.location;
         let Some(said) = error.as_db_error() else {
+            if let Some(why) = tls::refused(&error) {
+                return Error::with_source(ErrorKind::Unsupported, format!("{location} {why}"), error);
+            }
             let message = format!("{location} cannot be reached, or the connection was lost: {}", root(&error));
             return Error::with_source(ErrorKind::Unavailable, message, error);
         };
         let code = said.code().clone();
         let (kind, way_out) = match code.code() {
-            "28P01" | "28000" => (ErrorKind::Denied, "does not know this user with this password"),
+            "28P01" => (ErrorKind::Denied, "does not know this user with this password"),
+            "28000" if self.0.config.get_ssl_mode() == SslMode::Disable => {
+                (ErrorKind::Denied, "does not let this user in from here, or not without TLS: see sslmode")
+            }
+            "28000" => (ErrorKind::Denied, "does not let this user in from here"),
             "42501" => (ErrorKind::Denied, "does not let this user do that: grant it"),
             "3D000" => (ErrorKind::Missing, "has no such database"),
             "42P01" => (ErrorKind::Missing, "has no such table: `tenure tx migration --dialect postgres` prints ours"),

@@ -1,6 +1,6 @@
 //! A bank with accounts on a Redis and on a Postgres, and what must be so of it whatever happened.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -23,74 +23,124 @@ pub static SERVERS: LazyLock<Servers> = LazyLock::new(|| {
     postgres.psql(&format!(
         "CREATE TABLE account (bank text, n int, cents bigint, PRIMARY KEY (bank, n));
          CREATE TABLE ledger (bank text, entry text, PRIMARY KEY (bank, entry));
-         {} {}",
+         {} {} {}",
+        tenure::transaction::sql::POSTGRES_MIGRATION,
         PostgresJournal::MIGRATION,
         PostgresParticipant::MIGRATION
     ));
-    Servers { redis, postgres }
+    let watchman = testkit::watch(redis.pid(), redis.dir());
+    Servers { redis, postgres, watchman }
 });
 
 pub struct Servers {
     pub redis: testkit::Redis,
     pub postgres: testkit::Postgres,
+    /// Of the Redis, which is in a `static` as well.
+    pub watchman: std::process::Child,
+}
+
+/// Which way a bank goes about it, and so where it has its accounts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum On {
+    /// Fenced commits, on Redis alone.
+    Redis,
+    /// The user's own SQL, on Postgres alone.
+    Postgres,
+    /// In two phases: those with an even number on Redis, the others on Postgres.
+    Both,
+    /// Sagas, on Redis alone.
+    Saga,
 }
 
 /// Where a bank is, for this process or another.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Bank {
     pub name: String,
+    pub on: On,
     pub redis: String,
     pub postgres: String,
-    /// Of half of which each server has those with an even or odd number.
     pub accounts: u32,
+}
+
+impl Bank {
+    /// Which server has that account: 0 is Redis, 1 Postgres.
+    pub fn side(&self, n: u32) -> usize {
+        match self.on {
+            On::Redis | On::Saga => 0,
+            On::Postgres => 1,
+            On::Both => n as usize % 2,
+        }
+    }
+
+    /// Whether that side has a part in it.
+    pub fn takes_part(&self, side: usize, transfer: &Transfer) -> bool {
+        [transfer.from, transfer.to].iter().any(|n| self.side(*n) == side)
+    }
+
+    fn on_side(&self, side: usize) -> impl Iterator<Item = u32> {
+        (0..self.accounts).filter(move |n| self.side(*n) == side)
+    }
+
+    /// Under which key Redis has an account, and the ledger.
+    pub fn key(&self, n: u32) -> String {
+        format!("{}:{n}", self.name)
+    }
+
+    pub fn ledger(&self) -> String {
+        format!("{}:ledger", self.name)
+    }
 }
 
 /// What every account has at first.
 pub const CENTS: i64 = 1_000;
 
 impl Servers {
-    /// A new bank.
+    /// A new bank, across both.
     pub fn bank(&self, name: &str, accounts: u32) -> Bank {
-        for n in (0..accounts).step_by(2) {
-            self.redis.command(&["SET", &format!("{name}:{n}"), &CENTS.to_string()]);
-        }
-        self.postgres.psql(&format!(
-            "INSERT INTO account SELECT '{name}', n, {CENTS} FROM generate_series(1, {accounts} - 1, 2) AS n"
-        ));
-        Bank { name: name.to_owned(), redis: self.redis.url(), postgres: self.postgres.url(), accounts }
+        self.bank_on(On::Both, name, accounts)
     }
 
-    /// The balance of all accounts, and of each side the entries of its ledger.
-    pub fn look(&self, bank: &Bank) -> (i64, [BTreeSet<String>; 2]) {
+    pub fn bank_on(&self, on: On, name: &str, accounts: u32) -> Bank {
+        let (redis, postgres) = (self.redis.url(), self.postgres.url());
+        let bank = Bank { name: name.to_owned(), on, redis, postgres, accounts };
+        for n in bank.on_side(0) {
+            self.redis.command(&["SET", &bank.key(n), &CENTS.to_string()]);
+        }
+        let rows: Vec<String> = bank.on_side(1).map(|n| format!("('{name}', {n}, {CENTS})")).collect();
+        if !rows.is_empty() {
+            self.postgres.psql(&format!("INSERT INTO account VALUES {}", rows.join(", ")));
+        }
+        bank
+    }
+
+    /// The balance of each account, and of each side the entries of its ledger.
+    pub fn look(&self, bank: &Bank) -> (BTreeMap<u32, i64>, [BTreeSet<String>; 2]) {
         let name = &bank.name;
-        let script = format!(
-            "local sum = 0 for n = 0, {} - 1, 2 do sum = sum + redis.call('GET', '{name}:' .. n) end return sum",
-            bank.accounts
-        );
-        let redis: i64 = self.redis.command(&["EVAL", &script, "0"]).trim().trim_start_matches(':').parse().unwrap();
-        let postgres = self.postgres.psql(&format!("SELECT sum(cents) FROM account WHERE bank = '{name}'"));
-        let postgres: i64 = postgres.trim().parse().unwrap();
-        let entries = self.redis.command(&["SMEMBERS", &format!("{name}:ledger")]);
-        let entries = entries.lines().filter(|line| !line.starts_with(['*', '$'])).map(str::to_owned).collect();
+        let lines = |command: &[&str]| -> Vec<String> {
+            let reply = self.redis.command(command);
+            reply.lines().filter(|line| !line.starts_with(['*', '$'])).map(str::to_owned).collect()
+        };
+        let mut balances = BTreeMap::new();
+        for n in bank.on_side(0) {
+            balances.insert(n, lines(&["GET", &bank.key(n)])[0].parse().unwrap());
+        }
+        for row in self.postgres.psql(&format!("SELECT n, cents FROM account WHERE bank = '{name}'")).lines() {
+            let (n, cents) = row.split_once('|').unwrap();
+            balances.insert(n.parse().unwrap(), cents.parse().unwrap());
+        }
         let rows = self.postgres.psql(&format!("SELECT entry FROM ledger WHERE bank = '{name}'"));
-        (redis + postgres, [entries, rows.lines().map(str::to_owned).collect()])
+        let entries = lines(&["SMEMBERS", &bank.ledger()]);
+        (balances, [entries.into_iter().collect(), rows.lines().map(str::to_owned).collect()])
     }
 }
 
 /// A transfer, and what it is called in the ledgers.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Transfer {
     pub entry: String,
     pub from: u32,
     pub to: u32,
     pub cents: i64,
-}
-
-impl Transfer {
-    /// Whether that side takes part in it.
-    pub fn is_on(&self, side: usize) -> bool {
-        [self.from, self.to].iter().any(|n| *n as usize % 2 == side)
-    }
 }
 
 /// A client of the bank.
@@ -134,7 +184,7 @@ impl Client {
     /// Gives each side its part of the transfer.
     pub fn put<'a>(&self, mut tx: Transaction<'a>, transfer: &Transfer) -> Transaction<'a> {
         let Transfer { entry, from, to, cents } = transfer;
-        let (bank, key) = (&self.bank.name, |n: &u32| format!("{}:{n}", self.bank.name));
+        let (bank, key) = (&self.bank.name, |n: &u32| self.bank.key(*n));
         let (mut redis, mut postgres) = (RedisWork::new(), SqlWork::new());
         let add = |n: &u32| {
             let add = "UPDATE account SET cents = cents + $1 WHERE bank = $2 AND n = $3";
@@ -155,11 +205,11 @@ impl Client {
             0 => redis = redis.commit(RedisOp::Add { key: key(to), by: *cents }),
             _ => postgres = postgres.commit(add(to)),
         }
-        if transfer.is_on(0) {
-            redis = redis.commit(RedisOp::SetAdd { key: format!("{bank}:ledger"), member: entry.clone() });
+        if self.bank.takes_part(0, transfer) {
+            redis = redis.commit(RedisOp::SetAdd { key: self.bank.ledger(), member: entry.clone() });
             tx = tx.work("redis", redis);
         }
-        if transfer.is_on(1) {
+        if self.bank.takes_part(1, transfer) {
             let insert = Statement::new("INSERT INTO ledger VALUES ($1, $2)").param(&**bank).param(&**entry);
             tx = tx.work("postgres", postgres.commit(insert));
         }

@@ -100,8 +100,12 @@ pub fn at(point: &str) {
 
 /// All is over: what is in the ledgers, on both sides, has happened, and nothing else.
 pub async fn settled(client: &Client, expected: &[&str], point: &str) {
-    let (total, ledgers) = SERVERS.look(&client.bank);
-    assert_eq!(total, i64::from(client.bank.accounts) * CENTS, "{point}: money came or went: {ledgers:?}");
+    let (balances, ledgers) = SERVERS.look(&client.bank);
+    assert_eq!(
+        balances.values().sum::<i64>(),
+        i64::from(client.bank.accounts) * CENTS,
+        "{point}: money came or went: {ledgers:?}"
+    );
     for ledger in ledgers {
         assert_eq!(ledger.iter().map(String::as_str).collect::<Vec<_>>(), expected, "{point}");
     }

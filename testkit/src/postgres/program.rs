@@ -105,7 +105,8 @@ fn account() -> Option<(u32, u32)> {
     Some(find("postgres").or_else(|| find("nobody")).expect("there is a user postgres or nobody to run Postgres as"))
 }
 
-pub(super) fn give(path: &Path) {
+/// Makes the user that Postgres runs as the owner of a file.
+pub(crate) fn give(path: &Path) {
     if let Some((uid, gid)) = account() {
         std::os::unix::fs::chown(path, Some(uid), Some(gid)).expect("root may give files away");
     }

@@ -14,7 +14,10 @@ use crate::transaction::postgres::Postgres;
 /// The server has to write to disk before it answers: `fsync=on`, which is asked when it is opened; `synchronous_commit` is
 /// set by every connection. Where a standby may take over, it has to be a synchronous one.
 ///
-/// Connections are not encrypted by themselves: use a socket, a network of one's own or a tunnel. Clones share up to eight.
+/// Connections are encrypted where the server offers it, and prove nothing of whom they lead to; with
+/// `?sslmode=verify-full&sslrootcert=/path/ca.pem` behind the URL they do. The modes are those of every client of Postgres:
+/// `disable`, `prefer`, `require`, `verify-ca` and `verify-full`; without `sslrootcert` the machine's authorities are
+/// trusted. Clones share up to eight connections.
 #[derive(Clone, Debug)]
 pub struct PostgresJournal(Postgres);
 
@@ -28,7 +31,8 @@ impl PostgresJournal {
     /// # Errors
     ///
     /// [`ErrorKind::Invalid`] for a URL that cannot be meant, [`ErrorKind::Unavailable`] where there is no server,
-    /// [`ErrorKind::Denied`] for a wrong user or password, [`ErrorKind::Unsupported`] with `fsync=off`.
+    /// [`ErrorKind::Denied`] for a wrong user or password, [`ErrorKind::Unsupported`] with `fsync=off`, or where the server has
+    /// no TLS or no certificate such as `sslmode` wants.
     ///
     /// # Cancel safety
     ///

@@ -20,7 +20,10 @@ use crate::transaction::postgres::{Postgres, Step};
 /// Its shares are in the tables `tenure_share` and `tenure_share_fence`, in rows under its name. Each step is one SQL
 /// transaction; those of one lock come one after the other, those of different locks side by side.
 ///
-/// Connections are not encrypted by themselves: use a socket, a network of one's own or a tunnel. Clones share up to eight.
+/// Connections are encrypted where the server offers it, and prove nothing of whom they lead to; with
+/// `?sslmode=verify-full&sslrootcert=/path/ca.pem` behind the URL they do. The modes are those of every client of Postgres:
+/// `disable`, `prefer`, `require`, `verify-ca` and `verify-full`; without `sslrootcert` the machine's authorities are
+/// trusted. Clones share up to eight connections.
 #[derive(Clone, Debug)]
 pub struct PostgresParticipant {
     name: String,
@@ -42,7 +45,8 @@ impl PostgresParticipant {
     /// # Errors
     ///
     /// [`ErrorKind::Invalid`] for a URL that cannot be meant, [`ErrorKind::Unavailable`] where there is no server,
-    /// [`ErrorKind::Denied`] for a wrong user or password, [`ErrorKind::Unsupported`] with `fsync=off`.
+    /// [`ErrorKind::Denied`] for a wrong user or password, [`ErrorKind::Unsupported`] with `fsync=off`, or where the server has
+    /// no TLS or no certificate such as `sslmode` wants.
     ///
     /// # Cancel safety
     ///

@@ -149,7 +149,7 @@ impl<C: Send + Sync + 'static> Saga<C> {
 
     /// Goes on with all sagas of this name that were begun under this lock and have not ended, one after the other by id,
     /// except those that are stuck. Each is told with what became of it; one whose record cannot be read is left as it is, and
-    /// told with that error, under each lock where its own is not known. It reads the whole journal once.
+    /// told with that error, under each lock where its own is not known. Of the journal it reads what has not ended.
     ///
     /// # Errors
     ///
@@ -160,7 +160,7 @@ impl<C: Send + Sync + 'static> Saga<C> {
     /// As [`run`](Self::run).
     pub async fn resume_all(&self, guard: &Guard) -> Result<Vec<(String, Result<SagaStatus>)>> {
         let core = guard.core();
-        let entries = guard.protect(insist(&core, LISTING, || self.0.journal.list())).await??;
+        let entries = guard.protect(insist(&core, LISTING, || self.0.journal.unsettled())).await??;
         let (start, mut ended) = (entry_id(&self.0.name, ""), Vec::new());
         for entry in &entries {
             let Some(id) = entry.id.strip_prefix(&start) else { continue };
