@@ -6,9 +6,9 @@
 //! tokio in it, its channels and notifications, is one indivisible step to loom: it is modelled where it is written. An `Arc` is the standard library's in either case, for nothing here rests on a count of references.
 
 #[cfg(loom)]
-pub(crate) use loom::sync::{Mutex, MutexGuard, atomic};
+pub(crate) use loom::sync::{Condvar, Mutex, MutexGuard, atomic};
 #[cfg(not(loom))]
-pub(crate) use std::sync::{Mutex, MutexGuard, atomic};
+pub(crate) use std::sync::{Condvar, Mutex, MutexGuard, atomic};
 
 #[cfg(not(loom))]
 pub(crate) use {futures_util::task::AtomicWaker, tokio::sync::Notify};

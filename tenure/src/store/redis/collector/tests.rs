@@ -2,6 +2,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests have their time and their tasks from tokio")]
 
+use std::sync::Mutex;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
