@@ -21,7 +21,6 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::Notify;
 use tracing::{Instrument, Span};
 
 use crate::agenda::{Agenda, Item, Kept, Over, Parting, Round};
@@ -32,7 +31,7 @@ use crate::hold::{Granted, Hold, Loss};
 use crate::lock::Spec;
 use crate::proto::Reply;
 use crate::renewal::{Attempt, batches};
-use crate::sync::{Mutex, MutexGuard};
+use crate::sync::{Mutex, MutexGuard, Notify};
 use crate::trace::{self, Trace};
 
 /// How many operations go into one `apply_many`: enough to spare the store, few enough not to hold it up.

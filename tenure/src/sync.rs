@@ -53,6 +53,11 @@ impl Notify {
         self.inner.notified()
     }
 
+    pub(crate) fn notify_one(&self) {
+        self.order.fetch_add(1, atomic::Ordering::SeqCst);
+        self.inner.notify_one();
+    }
+
     pub(crate) fn notify_waiters(&self) {
         self.order.fetch_add(1, atomic::Ordering::SeqCst);
         self.inner.notify_waiters();

@@ -2,7 +2,7 @@
 //!
 //! A call that nobody carries leaves all threads blocked, which loom reports. Bugs that were planted, one at a time, and
 //! found: PLANTED
-//! 
+//!
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;

@@ -97,7 +97,8 @@ impl<T: Transport> Collector<T> {
             let (kind, message) = match dropped {
                 Dropped::Unsent => (ErrorKind::Unavailable, "the runtime ended before the command was sent"),
                 Dropped::Sent => {
-                    let message = "the runtime that carried the command has ended; the command may have been carried out";
+                    let message =
+                        "the runtime that carried the command has ended; the command may have been carried out";
                     (ErrorKind::NoReply, message)
                 }
             };
