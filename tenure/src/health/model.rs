@@ -1,6 +1,7 @@
 //! Failures and answers that come in at the same time. See `sync.rs`.
 //!
-//! PLANTED
+//! Bugs that were planted, one at a time, and found: whether a failure is of a crowd that was counted is looked at outside of
+//! the lock, as it once was; an answer to what was sent before the last failure does not count.
 
 use std::sync::Arc;
 

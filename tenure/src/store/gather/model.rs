@@ -1,8 +1,9 @@
 //! Calls that join, are carried, and are given up, and carriers that go, in whatever order. See `sync.rs`.
 //!
 //! A call that nobody carries leaves all threads blocked, which loom reports. Bugs that were planted, one at a time, and
-//! found: PLANTED
-//!
+//! found: whether a call is the first is looked at outside of the lock under which it joins; only the first is taken; what a
+//! carrier that goes leaves is not given back, or not asked again; a carrier that took its load still gives back what came
+//! since; the calls of all are answered where those who are gone are left out.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
