@@ -106,7 +106,11 @@ impl Env {
 
     /// Stops the calling thread for `duration`: for the threads of [`spawn_thread`], never in a task.
     pub(crate) fn pause(&self, duration: Duration) {
+        #[cfg(not(loom))]
         std::thread::sleep(duration);
+        // A model has no time.
+        #[cfg(loom)]
+        let _ = (duration, loom::thread::yield_now());
     }
 
     /// Names the run of the machine and the namespace that the clock of [`now`](Self::now) counts for: processes with

@@ -72,7 +72,7 @@ impl Guards {
         self.0.retain_mut(|guard| {
             let was_ours = guard.is_held();
             match guard.begin_release() {
-                Some(op) => ops.push((guard.key().clone(), op)),
+                Some((op, _)) => ops.push((guard.key().clone(), op)),
                 None => {
                     if let Ok(all) = &mut ours {
                         *all &= was_ours;

@@ -17,14 +17,15 @@
 //! with their pauses fit into 14/3 of one, for which the 5 stands. Where a node takes longer than a sixth of the ttl,
 //! three don't fit: then the ttl is too short for it.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::env::Moment;
 use crate::hold::certain_for;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use crate::sync::{Mutex, MutexGuard};
 
 /// How one node of a store fares, as this client sees it; see [`Locks::health`](crate::Locks::health).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -105,8 +106,8 @@ impl Vitals {
     /// Takes note of an answer to what was sent at `sent`.
     pub(crate) fn answered(&self, sent: Moment, now: Moment) -> Option<Turn> {
         self.answered_at.store(now.0, Relaxed);
-        let troubled = self.troubled.load(Relaxed);
-        if sent.0 < self.sampled_at.load(Relaxed) && !troubled {
+        let is_old = || sent.0 < self.sampled_at.load(Relaxed) && !self.troubled.load(Relaxed);
+        if is_old() {
             return None;
         }
         let mut beats = self.beats();
@@ -121,10 +122,11 @@ impl Vitals {
 
     /// Takes note of a failure of what was sent at `sent`; `no_reply`: it was given up.
     pub(crate) fn failed(&self, sent: Moment, now: Moment, no_reply: bool) -> Option<Turn> {
+        let mut beats = self.beats();
+        // Looked at under the lock, as many of one crowd may come at once.
         if sent.0 < self.sampled_at.load(Relaxed) {
             return None;
         }
-        let mut beats = self.beats();
         let waited = now - sent;
         // Whoever had little time to wait has learned nothing about a node that answers others.
         if no_reply && beats.failures == 0 && waited < beats.attempt() {
@@ -210,6 +212,9 @@ impl Pulse {
         (left / 3).max(self.attempt).min(most).min(op_timeout)
     }
 }
+
+#[cfg(all(test, loom))]
+mod model;
 
 #[cfg(test)]
 mod tests {

@@ -21,7 +21,6 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::Notify;
 use tracing::{Instrument, Span};
 
 use crate::agenda::{Agenda, Item, Kept, Over, Parting, Round};
@@ -32,8 +31,8 @@ use crate::hold::{Granted, Hold, Loss};
 use crate::lock::Spec;
 use crate::proto::Reply;
 use crate::renewal::{Attempt, batches};
-use crate::sync::{Mutex, MutexGuard};
-use crate::trace;
+use crate::sync::{Mutex, MutexGuard, Notify};
+use crate::trace::{self, Trace};
 
 /// How many operations go into one `apply_many`: enough to spare the store, few enough not to hold it up.
 pub(crate) const BATCH: usize = 100;
@@ -83,21 +82,21 @@ impl Keeper {
         hold
     }
 
-    /// Stops keeping a hold, which its user ends.
-    pub(crate) fn retire(&self, hold: &Hold) {
+    /// Stops keeping a hold, which its user ends; its span ends when what is returned does.
+    pub(crate) fn retire(&self, hold: &Hold) -> Option<Box<Trace>> {
         let mut agenda = self.shared.agenda();
         agenda.remove(hold);
-        if hold.end() {
-            drop(agenda);
-            hold.meter.held_for(self.shared.core.env.now() - hold.since);
-            hold.end_trace();
+        if !hold.end() {
+            return None;
         }
+        drop(agenda);
+        hold.meter.held_for(self.shared.core.env.now() - hold.since);
+        hold.end_trace()
     }
 
     /// Releases a hold in the background.
     pub(crate) fn release(&self, hold: &Hold) {
-        let span = hold.span();
-        self.retire(hold);
+        let span = self.retire(hold).map_or(Span::none(), |trace| trace.span);
         match hold.loss() {
             None => self.shared.release(hold, span, Some(Kept::by(hold))),
             // What lasted for as long as it may is being released already.
@@ -295,3 +294,6 @@ impl Drop for Slot<'_> {
         self.shared.under_way.fetch_sub(self.size, Relaxed);
     }
 }
+
+#[cfg(all(test, loom))]
+mod model;

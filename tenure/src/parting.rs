@@ -53,7 +53,7 @@ impl Shared {
         }
     }
 
-    fn parted(&self, mut parting: Parting, reply: Result<Reply>) {
+    pub(crate) fn parted(&self, mut parting: Parting, reply: Result<Reply>) {
         let now = self.core.env.now();
         if reply.as_ref().is_err_and(Error::is_transient) && now < parting.give_up {
             let delay = (RETRY_FIRST * 2_u32.pow(parting.attempts.min(8))).min(RETRY_MOST);

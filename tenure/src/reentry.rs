@@ -88,3 +88,6 @@ impl Reentries {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(all(test, loom))]
+mod model;

@@ -1,15 +1,15 @@
 //! How a guard ends: its hold is left to its owner's other guards, handed on to the next task in line, or released.
 
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
-
-use tracing::Instrument;
 
 use crate::error::Result;
 use crate::event::What;
 use crate::guard::{Guard, Standing};
 use crate::hold::Hold;
 use crate::proto::{Op, Outcome, Release, Reply, Was};
-use crate::trace;
+use crate::trace::{self, Trace};
 
 impl Guard {
     /// Releases the hold, and says whether it was still ours.
@@ -26,22 +26,25 @@ impl Guard {
     /// When the future is dropped, the release goes on in the background.
     pub async fn release(mut self) -> Result<bool> {
         let was_ours = self.is_locked() && self.is_held();
-        let span = self.hold.span();
-        let Some(op) = self.begin_release() else { return Ok(was_ours) };
-        let span = trace::release(&self.hold, &span, self.held_for());
-        let reply = self.client.core.apply(&self.hold.key, &op, self.hold.op_timeout).instrument(span).await;
+        let Some((op, trace)) = self.begin_release() else { return Ok(was_ours) };
+        let span = trace::release(&self.hold, trace.as_deref(), self.held_for());
+        let reply = {
+            let mut reply = pin!(self.client.core.apply(&self.hold.key, &op, self.hold.op_timeout));
+            poll_fn(|context| span.in_scope(|| reply.as_mut().poll(context))).await
+        };
         self.end_release(reply)
     }
 
-    /// The operation that releases; `None` where there is nothing left to do.
-    pub(crate) fn begin_release(&mut self) -> Option<Op> {
+    /// The operation that releases, and what keeps the hold's span open; `None` where there is nothing left to do.
+    pub(crate) fn begin_release(&mut self) -> Option<(Op, Option<Box<Trace>>)> {
         if !self.is_locked() || !self.leave() || self.hand_on() {
             return None;
         }
-        self.client.keeper.retire(&self.hold);
+        let trace = self.client.keeper.retire(&self.hold);
         // Whoever is next in this process asks while the release is under way.
         self.place = None;
-        Some(Op::Release(Release { id: self.hold.id, bury: self.hold.bury(), fence: self.hold.fence.get() }))
+        let op = Op::Release(Release { id: self.hold.id, bury: self.hold.bury(), fence: self.hold.fence.get() });
+        Some((op, trace))
     }
 
     /// Whether the hold was still ours, by the answer to its release.

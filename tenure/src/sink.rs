@@ -15,15 +15,15 @@ use std::mem::{replace, take};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Notify;
 use tracing::Level;
 
 use crate::env::{self, Env};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, What};
+use crate::sync::{Condvar, Mutex, MutexGuard, Notify};
 
 /// What is told every event of a client: set it with [`LocksBuilder::sink`](crate::LocksBuilder::sink).
 ///
@@ -201,7 +201,7 @@ impl Post {
         if sinks.is_empty() {
             return Ok(None);
         }
-        let post = Arc::new(Self { queue: Mutex::default(), filled: Condvar::new(), told: Notify::new() });
+        let post = Arc::new(Self::new());
         let (theirs, env) = (post.clone(), env.clone());
         env::spawn_thread("tenure-sinks", move || theirs.run(&sinks, &env)).map_err(|error| {
             Error::with_source(
@@ -211,6 +211,10 @@ impl Post {
             )
         })?;
         Ok(Some(post))
+    }
+
+    fn new() -> Self {
+        Self { queue: Mutex::default(), filled: Condvar::new(), told: Notify::new() }
     }
 
     /// Has an event told; false where there is no room for it.
@@ -294,3 +298,6 @@ impl fmt::Debug for Post {
         f.debug_struct("Post").finish_non_exhaustive()
     }
 }
+
+#[cfg(all(test, loom))]
+mod model;

@@ -6,9 +6,9 @@
 //! tokio in it, its channels and notifications, is one indivisible step to loom: it is modelled where it is written. An `Arc` is the standard library's in either case, for nothing here rests on a count of references.
 
 #[cfg(loom)]
-pub(crate) use loom::sync::{Mutex, MutexGuard, atomic};
+pub(crate) use loom::sync::{Condvar, Mutex, MutexGuard, atomic};
 #[cfg(not(loom))]
-pub(crate) use std::sync::{Mutex, MutexGuard, atomic};
+pub(crate) use std::sync::{Condvar, Mutex, MutexGuard, atomic};
 
 #[cfg(not(loom))]
 pub(crate) use {futures_util::task::AtomicWaker, tokio::sync::Notify};
@@ -51,6 +51,11 @@ impl Notify {
     pub(crate) fn notified(&self) -> tokio::sync::futures::Notified<'_> {
         self.order.fetch_add(0, atomic::Ordering::SeqCst);
         self.inner.notified()
+    }
+
+    pub(crate) fn notify_one(&self) {
+        self.order.fetch_add(1, atomic::Ordering::SeqCst);
+        self.inner.notify_one();
     }
 
     pub(crate) fn notify_waiters(&self) {

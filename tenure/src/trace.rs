@@ -155,9 +155,9 @@ impl Trace {
 }
 
 /// The span of a release that somebody awaits, in the hold's.
-pub(crate) fn release(hold: &Hold, parent: &Span, held: Duration) -> Span {
+pub(crate) fn release(hold: &Hold, of: Option<&Trace>, held: Duration) -> Span {
     debug_span!(
-        target: "tenure", parent: parent, "tenure.release", otel.kind = "client",
+        target: "tenure", parent: of.and_then(|trace| trace.span.id()), "tenure.release", otel.kind = "client",
         tenure.lock.name = hold.key.as_str(), tenure.lock.fence = number(hold.fence),
         tenure.lock.held = held.as_secs_f64(),
     )

@@ -13,12 +13,10 @@
 //! background: that is all there is to cancelling.
 
 use std::fmt;
-use std::future::{Future, IntoFuture};
-use std::pin::Pin;
+use std::future::{Future, IntoFuture, poll_fn};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
-
-use tracing::Instrument;
 
 use crate::bid::{Attempt, Bid, Stake};
 use crate::client::Client;
@@ -78,7 +76,8 @@ impl Bid {
     /// Takes the lock if it is free.
     pub(crate) async fn once(self) -> Result<Option<Guard>> {
         let span = self.trail.span().clone();
-        self.ask_once().instrument(span).await
+        let mut asking = pin!(self.ask_once());
+        poll_fn(|context| span.in_scope(|| asking.as_mut().poll(context))).await
     }
 
     async fn ask_once(mut self) -> Result<Option<Guard>> {
@@ -127,7 +126,9 @@ impl Bid {
     /// Waits until it is granted.
     pub(crate) async fn wait(self, timeout: Option<Duration>) -> Result<Guard> {
         let span = self.trail.span().clone();
-        self.queue(timeout).instrument(span).await
+        // Unlike `instrument`, this does not enter the span once more to drop what is done.
+        let mut queueing = pin!(self.queue(timeout));
+        poll_fn(|context| span.in_scope(|| queueing.as_mut().poll(context))).await
     }
 
     async fn queue(mut self, timeout: Option<Duration>) -> Result<Guard> {

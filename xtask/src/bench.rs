@@ -28,11 +28,53 @@ pub(crate) fn main(names: &[&str]) -> Outcome {
     let (mut figures, mut failed) = (Vec::new(), Vec::new());
     for bench in &each {
         failed.extend(watch(&mut cargo(bench), |line| figures.extend(Figure::read(line))).err());
+        if bench.ends_with(" monitoring") {
+            match facade_unheard() {
+                Ok(more) => figures.extend(more),
+                Err(error) => failed.push(error),
+            }
+        }
     }
     let table: String = figures.iter().map(|figure| figure.row() + "\n").collect();
     let missed = figures.iter().filter(|figure| !figure.kept()).count();
     println!("\n{table}");
     if failed.is_empty() { Ok(format!("{} figures, {missed} missed", figures.len())) } else { Err(failed.join("\n")) }
+}
+
+/// How often the two take turns.
+const TURNS: usize = 9;
+
+/// What the feature `metrics` costs where nobody has installed a recorder: the same client compiled with it and without.
+fn facade_unheard() -> Result<Vec<Figure>, String> {
+    let mut ratios = [Vec::new(), Vec::new()];
+    for _ in 0..TURNS {
+        let mut costs = [Vec::new(), Vec::new()];
+        for (features, costs) in ["metrics", "redis"].iter().zip(&mut costs) {
+            let bench = format!("bench --quiet --package tenure --features {features} --bench monitoring -- off");
+            watch(&mut cargo(&bench), |line| costs.extend(numbers(line)))?;
+        }
+        let [with, without] = costs;
+        for (ratios, (with, without)) in ratios.iter_mut().zip(with.iter().zip(without)) {
+            ratios.push(with / without);
+        }
+    }
+    let of = |what, mut ratios: Vec<f64>| {
+        ratios.sort_by(f64::total_cmp);
+        let name = format!("{what}, compiled with the facade and off");
+        let absolutes = format!("{:.2} to {:.2} in {TURNS} turns", ratios[0], ratios[TURNS - 1]);
+        Figure { name, ratio: ratios[TURNS / 2], at_most: true, limit: 1.05, absolutes }
+    };
+    let [time, cpu] = ratios;
+    if time.len() < TURNS {
+        return Err("the monitoring benchmark does not say what it takes when off".to_owned());
+    }
+    Ok(vec![of("time", time), of("client CPU", cpu)])
+}
+
+/// The numbers in the line in which the monitoring benchmark says what it takes when off.
+fn numbers(line: &str) -> Vec<f64> {
+    let words = line.strip_prefix("off: ").into_iter().flat_map(str::split_whitespace);
+    words.filter_map(|word| word.parse().ok()).collect()
 }
 
 fn benchmarks() -> std::io::Result<Vec<String>> {

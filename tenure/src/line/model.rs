@@ -69,11 +69,11 @@ impl World {
         self.client().keeper.shared.clone()
     }
 
-    fn client(&self) -> &Arc<Client> {
+    pub(crate) fn client(&self) -> &Arc<Client> {
         &self.lock.client
     }
 
-    fn now(&self) -> Moment {
+    pub(crate) fn now(&self) -> Moment {
         self.client().core.env.now()
     }
 
@@ -102,7 +102,7 @@ impl World {
     }
 
     /// How many claims are to be released.
-    fn partings(&self) -> usize {
+    pub(crate) fn partings(&self) -> usize {
         self.keeper().agenda().partings
     }
 

@@ -26,6 +26,8 @@ use crate::transaction::{Settle, Verdict};
 mod atomic;
 mod breaker;
 mod fallback;
+#[cfg(any(feature = "redis", all(test, loom)))]
+mod gather;
 mod memory;
 mod push;
 mod quorum;

@@ -1,12 +1,13 @@
 //! What a breaker knows about its store: closed, open or half-open, and what changes that. It sends nothing itself.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use super::BreakerState;
 use crate::env::{Env, Moment};
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::Op;
+use crate::sync::{Mutex, MutexGuard};
 
 /// The circuit, and its thresholds.
 #[derive(Debug)]
@@ -185,3 +186,6 @@ impl Drop for Request<'_> {
         }
     }
 }
+
+#[cfg(all(test, loom))]
+mod model;

@@ -23,12 +23,11 @@
 //! A server forgets its scripts when it restarts and at `SCRIPT FLUSH`, and then answers `NOSCRIPT`, which says that
 //! the command was not carried out. It is sent again behind the scripts.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::future::join_all;
 use redis::{Cmd, Pipeline, ServerErrorKind, Value};
-use tokio::sync::oneshot;
 
 use self::acknowledge::Acknowledged;
 use self::carry::pipeline;
@@ -36,6 +35,7 @@ use super::script::{Call, Dialect};
 use super::transport::Transport;
 use crate::env;
 use crate::error::{Error, ErrorKind, Result};
+use crate::store::gather::{Dropped, Gather, Load};
 
 pub(super) mod acknowledge;
 mod carry;
@@ -50,14 +50,9 @@ struct Shared<T> {
     scripts: Vec<Cmd>,
     /// Whether grants have to be acknowledged by replicas.
     acknowledged: Option<Acknowledged>,
-    queue: Mutex<Vec<Waiting>>,
+    calls: Arc<Gather<Call, Result<Value>>>,
     /// How many commands were given to the transport and have no answer yet.
     under_way: AtomicUsize,
-}
-
-struct Waiting {
-    call: Call,
-    reply: oneshot::Sender<Result<Value>>,
 }
 
 impl<T> Clone for Collector<T> {
@@ -69,8 +64,8 @@ impl<T> Clone for Collector<T> {
 impl<T: Transport> Collector<T> {
     /// `scripts` loads what commands of that dialect call.
     pub(super) fn new(transport: T, dialect: Dialect, scripts: Vec<Cmd>, acknowledged: Option<Acknowledged>) -> Self {
-        let (queue, under_way) = (Mutex::default(), AtomicUsize::new(0));
-        Self(Arc::new(Shared { transport, dialect, scripts, acknowledged, queue, under_way }))
+        let (calls, under_way) = (Arc::default(), AtomicUsize::new(0));
+        Self(Arc::new(Shared { transport, dialect, scripts, acknowledged, calls, under_way }))
     }
 
     pub(super) fn transport(&self) -> &T {
@@ -88,7 +83,7 @@ impl<T: Transport> Collector<T> {
     /// A call whose caller is gone before it is sent is not sent; other calls are not concerned.
     pub(super) async fn call(&self, call: Call) -> Result<Value> {
         let shared = &self.0;
-        let alone = shared.under_way.load(Ordering::Relaxed) == 0 && shared.queue().is_empty();
+        let alone = shared.under_way.load(Ordering::Relaxed) == 0 && shared.calls.is_empty();
         if alone && shared.acknowledged.is_none() {
             // In a box, so that the future of the many who queue stays small.
             return Box::pin(shared.carry_one(call)).await;
@@ -97,19 +92,17 @@ impl<T: Transport> Collector<T> {
     }
 
     async fn queue(&self, call: Call) -> Result<Value> {
-        let shared = &self.0;
-        let (reply, answer) = oneshot::channel();
-        let is_first = {
-            let mut queue = shared.queue();
-            queue.push(Waiting { call, reply });
-            queue.len() == 1
-        };
-        if is_first {
-            env::spawn(Carrier { shared: shared.clone(), is_due: true }.run());
-        }
-        answer.await.unwrap_or_else(|_| {
-            let message = "the runtime that carried the command has ended; the command may have been carried out";
-            Err(Error::new(ErrorKind::NoReply, message))
+        let carry = |load| _ = env::spawn(self.0.clone().carry_load(load));
+        self.0.calls.call(call, carry).await.unwrap_or_else(|dropped| {
+            let (kind, message) = match dropped {
+                Dropped::Unsent => (ErrorKind::Unavailable, "the runtime ended before the command was sent"),
+                Dropped::Sent => {
+                    let message =
+                        "the runtime that carried the command has ended; the command may have been carried out";
+                    (ErrorKind::NoReply, message)
+                }
+            };
+            Err(Error::new(kind, message))
         })
     }
 
@@ -158,8 +151,27 @@ impl<T: Transport> Collector<T> {
 }
 
 impl<T: Transport> Shared<T> {
-    fn queue(&self) -> MutexGuard<'_, Vec<Waiting>> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Takes what waits to the transport and the answers to their callers.
+    async fn carry_load(self: Arc<Self>, load: Load<Call, Result<Value>>) {
+        tokio::task::yield_now().await;
+        if let Some(by) = &self.acknowledged {
+            let turn = by.turn().await;
+            let (calls, replies): (Vec<_>, Vec<_>) = load.take().into_iter().map(|one| (one.call, one.reply)).unzip();
+            let values = self.carry_acknowledged(by, turn, &calls).await;
+            return replies.into_iter().zip(values).for_each(|(reply, value)| reply.send(value));
+        }
+        let waiting = load.take();
+        let mut batches = Vec::with_capacity(waiting.len().div_ceil(self.most()));
+        let mut waiting = waiting.into_iter().peekable();
+        while waiting.peek().is_some() {
+            let batch: (Vec<_>, Vec<_>) = waiting.by_ref().take(self.most()).map(|one| (one.call, one.reply)).unzip();
+            batches.push(batch);
+        }
+        join_all(batches.into_iter().map(async |(calls, replies)| {
+            let values = self.carry(&calls).await;
+            replies.into_iter().zip(values).for_each(|(reply, value)| reply.send(value));
+        }))
+        .await;
     }
 
     async fn exchange(&self, pipeline: &Pipeline) -> Result<Vec<Value>> {
@@ -202,61 +214,6 @@ const FLUSHES: usize = 3;
 
 fn is_noscript(value: &Value) -> bool {
     matches!(value, Value::ServerError(error) if error.kind() == Some(ServerErrorKind::NoScript))
-}
-
-/// Takes the queue to the transport and the answers to their callers.
-struct Carrier<T: Transport> {
-    shared: Arc<Shared<T>>,
-    /// Whether the queue still waits for it.
-    is_due: bool,
-}
-
-impl<T: Transport> Carrier<T> {
-    async fn run(mut self) {
-        tokio::task::yield_now().await;
-        let shared = self.shared.clone();
-        if let Some(by) = &shared.acknowledged {
-            let turn = by.turn().await;
-            let (calls, replies): (Vec<_>, Vec<_>) =
-                self.take_queue().into_iter().map(|one| (one.call, one.reply)).unzip();
-            let values = shared.carry_acknowledged(by, turn, &calls).await;
-            replies.into_iter().zip(values).for_each(|(reply, value)| _ = reply.send(value));
-            return;
-        }
-        let waiting = self.take_queue();
-        let mut batches = Vec::with_capacity(waiting.len().div_ceil(shared.most()));
-        let mut waiting = waiting.into_iter().peekable();
-        while waiting.peek().is_some() {
-            let batch: (Vec<_>, Vec<_>) = waiting.by_ref().take(shared.most()).map(|one| (one.call, one.reply)).unzip();
-            batches.push(batch);
-        }
-        join_all(batches.into_iter().map(async |(calls, replies)| {
-            for (reply, value) in replies.into_iter().zip(self.shared.carry(&calls).await) {
-                let _ = reply.send(value);
-            }
-        }))
-        .await;
-    }
-
-    /// Whoever is still there.
-    fn take_queue(&mut self) -> Vec<Waiting> {
-        self.is_due = false;
-        let mut waiting = std::mem::take(&mut *self.shared.queue());
-        waiting.retain(|one| !one.reply.is_closed());
-        waiting
-    }
-}
-
-impl<T: Transport> Drop for Carrier<T> {
-    /// The runtime may end before the queue is taken, or there may be none.
-    fn drop(&mut self) {
-        if self.is_due {
-            for Waiting { reply, .. } in std::mem::take(&mut *self.shared.queue()) {
-                let error = Error::new(ErrorKind::Unavailable, "the runtime ended before the command was sent");
-                let _ = reply.send(Err(error));
-            }
-        }
-    }
 }
 
 /// Counts a command as under way for as long as it lives.

@@ -2,6 +2,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests have their time and their tasks from tokio")]
 
+use std::sync::Mutex;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
@@ -195,19 +196,23 @@ fn a_runtime_that_ends_leaves_no_caller_hanging() {
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (echo, collector) = collector(Echo::closed());
     let (first, carrying) = (runtime(), runtime());
-    let alone = first.spawn({
+    let spawn = |key: &'static str| {
         let collector = collector.clone();
-        async move { collector.call(call("alone")).await }
-    });
-    first.block_on(tokio::task::yield_now());
+        let task = first.spawn(async move { collector.call(call(key)).await });
+        first.block_on(tokio::task::yield_now());
+        task
+    };
+    let alone = spawn("alone");
     // The carrier of this queue is spawned on a runtime that ends before it runs.
     let mut queued = Box::pin(collector.call(call("queued")));
     carrying.block_on(async { assert!(futures_util::poll!(queued.as_mut()).is_pending()) });
+    let behind = spawn("behind");
     drop(carrying);
     let error = runtime().block_on(queued).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
     echo.open();
     first.block_on(alone).unwrap().unwrap();
+    assert_eq!(first.block_on(behind).unwrap().unwrap(), echoed("behind"), "it is carried by its own runtime then");
     let late = async { tokio::time::timeout(Duration::from_secs(5), collector.call(call("late"))).await };
     assert_eq!(first.block_on(late).unwrap().unwrap(), echoed("late"));
 }
