@@ -18,6 +18,7 @@
 //! * conversion: who grows loses the places; who shrinks is written as far as it was read;
 //! * crowd: who left stays in the hash; more fields in one call than Lua can pass on;
 //! * pushes: who asks is told too; a refresh leaves the old inbox;
+//! * a hand-over keeps the token, overlooks the owner's other claims, or buries nothing;
 //! * graves are not lengthened; a try in short takes a stranger for the owner itself; the second operation on a key in one
 //!   call sees the record as it was before the first.
 
