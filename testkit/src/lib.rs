@@ -17,7 +17,7 @@ pub use clock::Clock;
 pub use cluster::Cluster;
 pub use fake::Fake;
 pub use link::{Carried, Link};
-pub use postgres::{Postgres, postgres_bin};
+pub use postgres::{Postgres, postgres_bin, watch};
 pub use proxy::Proxy;
 pub use redis::{Redis, redis_server};
 pub use sentinel::{Sentinel, SentinelGroup};

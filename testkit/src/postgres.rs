@@ -59,7 +59,7 @@ impl Postgres {
         for _ in 0..5 {
             let port = free_port();
             if let Some(server) = launch(dir.path(), port, &options) {
-                let watchman = watch(&server, dir.path());
+                let watchman = watch(server.id(), dir.path());
                 return Self { dir, port, options, server, watchman };
             }
         }
@@ -124,7 +124,7 @@ impl Postgres {
         self.kill();
         let server = launch(self.dir.path(), self.port, &self.options);
         self.server = server.unwrap_or_else(|| panic!("postgres does not start again:\n{}", log(self.dir.path())));
-        self.watchman = watch(&self.server, self.dir.path());
+        self.watchman = watch(self.server.id(), self.dir.path());
     }
 
     /// What `psql` prints for statements, a line for each row, with `|` between its values.
@@ -204,12 +204,14 @@ fn launch(dir: &Path, port: u16, options: &[String]) -> Option<Child> {
     None
 }
 
-/// A process that outlives this one, and then ends the server. It is not told by signals, for it has to be there when
-/// those of a terminal end everyone else.
-fn watch(server: &Child, dir: &Path) -> Child {
+/// A process that outlives this one, and then ends that server and removes its folder: for what is kept in a `static`, which
+/// is never dropped. It is not told by signals, for it has to be there when those of a terminal end everyone else.
+///
+/// The server must not be ended before this process ends, or the watchman first.
+pub fn watch(server: u32, dir: &Path) -> Child {
     let script = r#"trap '' HUP INT TERM; read -r _; kill -KILL "$1"; rm -rf "$2""#;
     Command::new("sh")
-        .args(["-c", script, "watchman", &server.id().to_string()])
+        .args(["-c", script, "watchman", &server.to_string()])
         .arg(dir)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
