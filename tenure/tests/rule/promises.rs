@@ -330,13 +330,8 @@ pub(crate) fn the_answer_is_what_the_record_says(turn: &Turn<'_>) -> Kept {
         (Op::Acquire(_), Outcome::Refused(_)) => holds.is_none() && !waits,
         (Op::Renew(_), Outcome::Gone { .. }) => holds.is_none() && !held,
         (Op::Release(_), Outcome::Gone { was }) => {
-            let expected = if held {
-                Was::Holding
-            } else if waited {
-                Was::Waiting
-            } else {
-                Was::Unknown
-            };
+            let stood = [(held, Was::Holding), (waited, Was::Waiting)];
+            let expected = stood.into_iter().find(|(is, _)| *is).map_or(Was::Unknown, |(_, was)| was);
             holds.is_none() && !waits && was == expected
         }
         _ => false,

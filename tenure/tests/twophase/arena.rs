@@ -28,15 +28,15 @@ pub static SERVERS: LazyLock<Servers> = LazyLock::new(|| {
         PostgresJournal::MIGRATION,
         PostgresParticipant::MIGRATION
     ));
-    let watchman = testkit::watch(redis.pid(), redis.dir());
-    Servers { redis, postgres, watchman }
+    let _watchman = testkit::watch(redis.pid(), redis.dir());
+    Servers { redis, postgres, _watchman }
 });
 
 pub struct Servers {
     pub redis: testkit::Redis,
     pub postgres: testkit::Postgres,
     /// Of the Redis, which is in a `static` as well.
-    pub watchman: std::process::Child,
+    _watchman: std::process::Child,
 }
 
 /// Which way a bank goes about it, and so where it has its accounts.

@@ -9,7 +9,9 @@ use bytes::{Buf, Bytes};
 use redis::{Cmd, Value};
 
 use super::record::{MAGIC, crowd, number, part, small};
-pub use super::scripts::{APPLY, Dialect, KEEP, READ, SHARD_APPLY, SHARD_KEEP, Script};
+#[cfg(feature = "conformance")]
+pub use super::scripts::{APPLY, KEEP};
+pub use super::scripts::{Dialect, READ, Script};
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::{ClaimId, Grant, Inbox, Micros, Op, Outcome, Owner, Record, Refusal, Reply, Was, micros};
 use crate::store::Seen;
