@@ -24,7 +24,7 @@ use crate::leasing::unattended;
 use crate::lock::Spec;
 use crate::locks::Locks;
 use crate::options::Options;
-use crate::proto::{ClaimId, Micros, Op, Outcome, Release, Renew, Reply, Was};
+use crate::proto::{ClaimId, Micros, Op, Outcome, Owner, Release, Renew, Reply, Was};
 use crate::ticket::Ticket;
 
 /// A hold for a term, which outlives this value and its process. Its [ticket](Self::ticket) finds it again.
