@@ -110,13 +110,10 @@ fn a_hand_over_that_fails_half_way_leaves_one_owner_or_none() {
             links.iter().for_each(|link| link.fault(Fault::None));
         });
         let handed_over = lease.hand_over_to("heir").await;
-        match &handed_over {
-            Ok(heir) => {
-                assert!(heir.fence() > fence);
-                assert!(theirs.locks.resume(ticket).await.unwrap_err().is_lost());
-                assert!(theirs.locks.resume(sent(heir)).await.unwrap().is_held());
-            }
-            Err(_) => {}
+        if let Ok(heir) = &handed_over {
+            assert!(heir.fence() > fence);
+            assert!(theirs.locks.resume(ticket).await.unwrap_err().is_lost());
+            assert!(theirs.locks.resume(sent(heir)).await.unwrap().is_held());
         }
         weather.await.unwrap();
         if handed_over.as_ref().is_err_and(|error| !error.is_ambiguous()) {
