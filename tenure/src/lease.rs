@@ -10,9 +10,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::Span;
-
-use crate::agenda::Parting;
 use crate::client::Client;
 use crate::env::Moment;
 use crate::error::{Error, ErrorKind, Result};
@@ -24,8 +21,10 @@ use crate::leasing::unattended;
 use crate::lock::Spec;
 use crate::locks::Locks;
 use crate::options::Options;
-use crate::proto::{ClaimId, Micros, Op, Outcome, Owner, Release, Renew, Reply, Was};
+use crate::proto::{Micros, Op, Outcome, Owner, Release, Renew, Reply, Was};
 use crate::ticket::Ticket;
+
+mod heir;
 
 /// A hold for a term, which outlives this value and its process. Its [ticket](Self::ticket) finds it again.
 ///
@@ -200,24 +199,6 @@ impl Lease {
         self.client.core.apply(key, op, self.client.options.op_timeout).await
     }
 
-    /// Releases a claim on its lock in the background.
-    fn part(&self, id: ClaimId) {
-        let (op_timeout, bury) = (self.client.options.op_timeout, self.ticket.term);
-        let give_up = self.client.core.env.now() + bury + op_timeout;
-        let key = self.ticket.key.clone();
-        self.client.keeper.part(Parting {
-            key,
-            id,
-            bury,
-            fence: 0,
-            give_up,
-            op_timeout,
-            after: Span::none(),
-            kept: None,
-            attempts: 0,
-        });
-    }
-
     fn lost(&self) -> Error {
         let message = format!(
             "the store has no such lease on the lock {:?}: it has expired, was released or handed over, or its ticket is \
@@ -238,5 +219,3 @@ impl fmt::Debug for Lease {
         f.debug_struct("Lease").field("ticket", &self.ticket).field("remaining", &self.remaining()).finish()
     }
 }
-
-mod hand_over;

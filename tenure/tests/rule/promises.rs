@@ -2,7 +2,7 @@
 
 use tenure::proto::{Acquire, At, ClaimId, Entry, Grant, Op, Outcome, Record, Refusal, Was};
 
-use crate::turn::{Turn, ahead, entrants, fits, fits_claim, is_empty, is_in, same_owner, untils, weight};
+use crate::turn::{Turn, ahead, entrants, fits, fits_claim, is_empty, is_in, is_shared, same_owner, untils, weight};
 
 pub(crate) type Kept = Result<(), String>;
 
@@ -319,11 +319,7 @@ pub(crate) fn the_answer_is_what_the_record_says(turn: &Turn<'_>) -> Kept {
         (Op::HandOver(_), Outcome::Held { fence, since, until, .. }) => {
             holds.map(|entry| (entry.fence, entry.since, entry.until)) == Some((fence, since, until))
         }
-        (Op::HandOver(op), Outcome::Busy { .. }) => {
-            let old = turn.before.holders.iter().find(|entry| entry.id == op.from);
-            let others = turn.before.holders.iter().chain(&turn.before.queue).filter(|entry| entry.id != op.from);
-            holds.is_none() && old.is_some_and(|old| others.clone().any(|other| same_owner(other, &old.owner)))
-        }
+        (Op::HandOver(op), Outcome::Busy { .. }) => holds.is_none() && is_shared(turn.before, op.from),
         (Op::HandOver(_), Outcome::Gone { was: Was::Unknown }) => holds.is_none() && turn.past.follows.is_none(),
         (Op::HandOver(_), Outcome::Refused(Refusal::Buried)) => holds.is_none() && !waits,
         (Op::Acquire(op), Outcome::Busy { .. }) => holds.is_none() && waits != op.patience.is_zero(),

@@ -125,6 +125,13 @@ pub(crate) fn is_in(record: &Record, owner: &Option<Owner>) -> bool {
     owner.is_some() && record.holders.iter().any(|holder| holder.owner == *owner)
 }
 
+/// Whether that claim is in, and its owner has others.
+pub(crate) fn is_shared(record: &Record, id: ClaimId) -> bool {
+    let all = || record.holders.iter().chain(&record.queue);
+    let old = record.holders.iter().find(|entry| entry.id == id);
+    old.is_some_and(|old| all().any(|other| other.id != id && same_owner(other, &old.owner)))
+}
+
 /// Whoever is in after the turn and was not before, in the order of grants, each with those who were in at that moment.
 pub(crate) fn entrants<'a>(turn: &Turn<'a>) -> impl Iterator<Item = (&'a Entry, &'a [Entry])> + use<'a> {
     let stayed =

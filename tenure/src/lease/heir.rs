@@ -1,13 +1,18 @@
-//! A lease passes to somebody else, with nobody in between: under a new ticket, of another owner, under a later fence.
+//! How a lease becomes somebody else's: in one step of the store, asked for again where no reply came.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use tracing::Span;
+
 use super::Lease;
+use crate::agenda::Parting;
 use crate::error::{Error, ErrorKind, Result};
 use crate::hold::{Fence, certain_until};
 use crate::info::Meta;
 use crate::lock::{check_owner, drawn};
+#[cfg(doc)]
+use crate::locks::Locks;
 use crate::proto::{ClaimId, HandOver, Micros, Op, Outcome, Owner};
 use crate::ticket::Ticket;
 
@@ -40,7 +45,7 @@ impl Lease {
     /// [`ErrorKind::Lost`] when it is no longer held; [`ErrorKind::ReentryLimit`] when its owner has other claims on the lock, in
     /// or waiting, which would be in beside another owner's. [`ErrorKind::NoReply`] when it was asked three times and it is not
     /// known what became of it: take it for lost, for it may be released in the background. Otherwise it is as it was:
-    /// [resume](crate::Locks::resume) it, which also tells whether a quorum of which nodes failed meanwhile still has it.
+    /// [resume](Locks::resume) it, which also tells whether a quorum of which nodes failed meanwhile still has it.
     ///
     /// # Cancel safety
     ///
@@ -96,6 +101,24 @@ impl Lease {
         let expires = core.env.wall() + (deadline - now).as_micros() as Micros;
         let ticket = Ticket { id, owner, fence, bury: false, expires, ..self.ticket };
         Ok(Lease { ticket, since: now, deadline, client: self.client })
+    }
+
+    /// Releases a claim on its lock in the background.
+    fn part(&self, id: ClaimId) {
+        let (op_timeout, bury) = (self.client.options.op_timeout, self.ticket.term);
+        let give_up = self.client.core.env.now() + bury + op_timeout;
+        let key = self.ticket.key.clone();
+        self.client.keeper.part(Parting {
+            key,
+            id,
+            bury,
+            fence: 0,
+            give_up,
+            op_timeout,
+            after: Span::none(),
+            kept: None,
+            attempts: 0,
+        });
     }
 
     fn unanswered(&self, error: Error) -> Error {
