@@ -98,6 +98,11 @@ impl Lines {
         spec.owner.is_none() && spec.options.backoff.is_none() && spec.options.local_hand_off
     }
 
+    /// Whether those in line take the lock for one of another kind, by its limit. The store tells who is wrong, at once.
+    pub(crate) fn disagree(&self, spec: &Spec) -> bool {
+        self.all().by_key.get(&spec.key).is_some_and(|line| line.front.spec.claim.limit() != spec.claim.limit())
+    }
+
     /// Takes a place: at the front where nobody is there.
     pub(crate) fn join(client: &Arc<Client>, spec: &Arc<Spec>) -> Place {
         let now = client.core.env.now();

@@ -211,8 +211,9 @@ impl Bid {
     }
 
     fn stands_in_line(&self) -> bool {
-        let traits = self.client.core.store.traits();
-        traits.queue && traits.fence && Lines::are_for(&self.spec)
+        let core = &self.client.core;
+        let traits = core.store.traits();
+        traits.queue && traits.fence && Lines::are_for(&self.spec) && !core.lines.disagree(&self.spec)
     }
 
     /// Waits until it may ask. The hold of the one before may come with it.

@@ -227,3 +227,23 @@ async fn a_push_that_was_lost_costs_a_reader_in_line_a_third_of_the_patience() {
     }
     assert!(start.elapsed() <= ms(1_001), "for both together: {:?}", start.elapsed());
 }
+
+#[tokio::test(start_paused = true)]
+async fn another_kind_of_lock_is_told_at_once_whoever_stands_in_line() {
+    let (locks, _store) = client();
+    let [mutex, three] = [writer(&locks), permits(&locks, 3, 3)];
+    for (first, other) in [(&mutex, &three), (&three, &mutex), (&three, &permits(&locks, 1, 4))] {
+        let held = first.lock().await.unwrap();
+        let waits = waiter(first);
+        run_ready().await;
+        assert_eq!(other.try_lock().await.unwrap_err().kind(), ErrorKind::Mismatch);
+        assert_eq!(soon_refused(other).await, ErrorKind::Mismatch);
+        drop(held);
+        soon(waits).await.release().await.unwrap();
+    }
+}
+
+/// Why a wait fails that is not to last.
+async fn soon_refused(lock: &Lock) -> ErrorKind {
+    tokio::time::timeout(ms(50), lock.lock().into_future()).await.expect("it is told").unwrap_err().kind()
+}
