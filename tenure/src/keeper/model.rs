@@ -1,7 +1,8 @@
 //! What comes while the keeper goes to rest, and who waits for its last release. See `sync.rs`. Its task does not run: what
 //! it does, a thread of the model does, but for the clock, which stands still.
 //!
-//! A wake-up that is lost leaves all threads blocked, which loom reports. PLANTED
+//! A wake-up that is lost leaves all threads blocked, which loom reports. Bugs that were planted, one at a time, and
+//! found: until when the keeper rests is worked out and noted under two locks; who settles looks before it listens.
 
 use std::time::Duration;
 

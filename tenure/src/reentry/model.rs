@@ -1,6 +1,7 @@
 //! An owner that enters again while its last guard goes. See `sync.rs`.
 //!
-//! PLANTED
+//! Bugs that were planted, one at a time, and found: a guard counts itself off and takes its hold off under two locks; a hold is
+//! shared, and counted, under two.
 
 use std::time::Duration;
 

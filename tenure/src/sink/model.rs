@@ -1,9 +1,10 @@
 //! Events that are sent while the thread of the sinks looks for some, tells them, and is ended. See `sync.rs`.
 //!
-//! A wake-up that is lost leaves all threads blocked, which loom reports. PLANTED
+//! A wake-up that is lost leaves all threads blocked, which loom reports. Bugs that were planted, one at a time, and
+//! found: the thread looks for events and falls asleep under two locks; it ends before the last are told; it does not say that
+//! it is telling what it took.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
 use loom::future::block_on;
 use loom::thread;
@@ -13,6 +14,7 @@ use crate::env::Env;
 use crate::event::{Event, What};
 use crate::key::Key;
 use crate::line::model::World;
+use crate::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
 /// The post, how many events were told, and the thread that tells them.
 fn post(env: Env) -> (Arc<Post>, Arc<AtomicU32>, thread::JoinHandle<()>) {

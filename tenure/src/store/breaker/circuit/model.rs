@@ -1,6 +1,7 @@
 //! Requests at an open circuit whose time to try again has come. See `sync.rs`.
 //!
-//! PLANTED
+//! Bugs that were planted, one at a time, and found: how the circuit stands is looked at and changed under two locks; a trial
+//! that was cancelled is still awaited.
 
 use std::sync::Arc;
 use std::time::Duration;
