@@ -44,8 +44,13 @@ impl Pace {
 
     /// Takes note of an answer; true for the first.
     pub(crate) fn answered(&mut self) -> bool {
-        (self.failing_since, self.failures) = (None, 0);
+        self.recovered();
         !std::mem::replace(&mut self.answered, true)
+    }
+
+    /// Takes note that the store answers.
+    pub(crate) fn recovered(&mut self) {
+        (self.failing_since, self.failures) = (None, 0);
     }
 
     /// Takes note that the store failed others before.

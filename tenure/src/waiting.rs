@@ -158,6 +158,7 @@ impl Bid {
             let ask_at = match attempt {
                 Attempt::Held(fence, deadline, contact) => return Ok(self.granted(fence, deadline, Some(contact))),
                 Attempt::Busy { .. } if patience.is_zero() => {
+                    pace.recovered();
                     (self.stake, watch) = (Stake::None, None);
                     self.place.iter_mut().for_each(Place::step_back);
                     continue;

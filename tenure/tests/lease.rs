@@ -246,8 +246,9 @@ async fn a_hand_over_that_fails_or_is_cancelled_leaves_one_claim_at_the_most() {
     assert_eq!(crowd(&store, "a").await, (0, 0), "nobody knows of it");
     let mut done = false;
     for k in 1.. {
-        let (ours, _theirs, store) = two_clients();
+        let (ours, theirs, store) = two_clients();
         let lease = self::lease(&ours).await;
+        let ticket = sent(&lease);
         store.yields(2);
         let mut future = Box::pin(lease.hand_over());
         for _ in 0..k {
@@ -263,6 +264,7 @@ async fn a_hand_over_that_fails_or_is_cancelled_leaves_one_claim_at_the_most() {
         ours.close().await;
         let (holders, waiting) = crowd(&store, "a").await;
         assert!(holders <= 1 && waiting == 0, "cancelled after {k} polls: {holders} claims");
+        assert!(done || holders == 0 || theirs.resume(ticket).await.is_ok(), "the heir stays, after {k} polls");
         if done {
             assert_eq!(holders, 1);
             break;

@@ -13,7 +13,7 @@ use crate::info::Meta;
 use crate::lock::{check_owner, drawn};
 #[cfg(doc)]
 use crate::locks::Locks;
-use crate::proto::{ClaimId, HandOver, Micros, Op, Outcome, Owner};
+use crate::proto::{ClaimId, HandOver, Micros, Op, Outcome, Owner, Reply};
 use crate::ticket::Ticket;
 
 /// How long to wait before a hand-over is asked for again that got no answer, each time: the same again tells.
@@ -88,11 +88,14 @@ impl Lease {
             reply = self.apply(&key, &op).await;
         }
         is_open |= reply.as_ref().is_err_and(Error::is_ambiguous);
-        heir.is_certain = reply.is_ok() || !is_open;
+        let is_settled = |reply: &Reply| !matches!(reply.outcome, Outcome::Busy { .. });
+        heir.is_certain = !is_open || reply.as_ref().is_ok_and(is_settled);
         drop(heir);
         let reply = reply.map_err(|error| if is_open { self.unanswered(error) } else { error })?;
         let fence = match reply.outcome {
             Outcome::Held { fence, .. } => Fence(fence),
+            // What got no reply may yet arrive, when the others have left.
+            Outcome::Busy { .. } if is_open => return Err(self.unanswered(self.shared())),
             Outcome::Busy { .. } => return Err(self.shared()),
             _ => return Err(self.lost()),
         };

@@ -8,6 +8,9 @@
 //!    └─ the first has it carried: it is given the Load
 //! ```
 //!
+//! The Load is its carrier's: in a runtime that lives and is not driven it stands, and calls behind it run into their time
+//! limits, as renewals do whose keeper is there.
+//!
 //! It knows nothing of what is carried or where to, so that `model.rs` can check it.
 
 use std::sync::{Arc, PoisonError};

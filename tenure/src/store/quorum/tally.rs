@@ -118,8 +118,8 @@ pub(super) fn agreed(ballot: &Ballot<'_>, votes: &[Vote], enough: Weight) -> Opt
 
 /// What a round came to that cannot be won under its token.
 pub(super) fn undecided(ballot: &Ballot<'_>, votes: &[Vote]) -> Round {
-    // Where somebody waits in the queue of the home, that counts more.
-    if is_in(ballot, votes) && !votes.iter().any(is_busy) {
+    // Where somebody waits in the queue of the home, that counts more; a hand-over is nowhere in line.
+    if is_in(ballot, votes) && (ballot.from.is_some() || !votes.iter().any(is_busy)) {
         return Round::Outbid(votes.iter().filter_map(Vote::token).max().unwrap_or_default());
     }
     let answers = ballot.nodes.iter().filter_map(|node| match votes[*node] {
@@ -128,6 +128,11 @@ pub(super) fn undecided(ballot: &Ballot<'_>, votes: &[Vote]) -> Round {
     });
     let mut refusals = answers.clone().filter(|reply| matches!(reply.outcome, Outcome::Refused(_)));
     if let Some(reply) = refusals.next().or_else(|| home_of(ballot, votes)).or_else(|| answers.clone().next()) {
+        // One that never had the old claim says nothing of the others.
+        let may_have_it = |node: usize| matches!(votes[node], Vote::Pending | Vote::Failed);
+        if matches!(reply.outcome, Outcome::Gone { .. }) && ballot.who.is_carried_by(may_have_it) {
+            return Round::Short;
+        }
         // It may be free as soon as it is at one of them.
         let retries = answers.filter_map(|reply| match reply.outcome {
             Outcome::Busy { retry_in, .. } => Some(retry_in),

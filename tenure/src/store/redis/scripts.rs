@@ -23,8 +23,8 @@ impl Script {
 pub static APPLY: LazyLock<Script> =
     LazyLock::new(|| Script::new(concat!(include_str!("short.lua"), include_str!("apply.lua"))));
 
-/// The same for renewals and releases alone: they take no more room, and are let through where the memory is full. So
-/// holds go on, and end.
+/// The same for renewals, hand-overs and releases alone: they take next to no room, and are let through where the memory is
+/// full. So holds go on, and end.
 pub static KEEP: LazyLock<Script> = LazyLock::new(|| {
     Script::new(concat!("#!lua flags=allow-oom\n", include_str!("short.lua"), include_str!("apply.lua")))
 });

@@ -112,7 +112,7 @@ impl Coordinator {
             }
         }
         for (id, error) in &recovered.unreadable {
-            tell(guard, id, || What::RecordUnreadable { id: id.clone(), error: error.to_string() });
+            tell(guard, lock.unwrap_or(id), || What::RecordUnreadable { id: id.clone(), error: error.to_string() });
         }
         Ok(recovered)
     }

@@ -7,9 +7,9 @@ use crate::event::{Event, What};
 use crate::guard::Guard;
 use crate::key::Key;
 
-/// Tells it under the hold, or else logs it under that name.
+/// Tells it under the hold, if that is on the lock of this name, or else logs it under the name.
 pub(super) fn tell(guard: Option<&Guard>, name: &str, what: impl FnOnce() -> What) {
-    match (guard, Key::new(name)) {
+    match (guard.filter(|guard| guard.name() == name), Key::new(name)) {
         (Some(guard), _) => guard.core().tell(guard.key(), what),
         (None, Ok(name)) => Event { name, what: what() }.log(),
         (None, Err(_)) => {}

@@ -13,7 +13,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tokio_postgres::Config;
-use tokio_postgres::config::SslMode;
+use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -32,6 +32,7 @@ enum Proof {
 pub(super) fn read(url: &str) -> Result<(Config, MakeRustlsConnect)> {
     let (mut mode, mut roots) = ("prefer".to_owned(), None);
     let (address, options) = split(url);
+    let at_among_options = is_url(url) && !address.contains('@') && options.contains('@');
     let mut others = Vec::new();
     for option in options.split('&').filter(|option| !option.is_empty()) {
         let (name, value) = option.split_once('=').unwrap_or((option, ""));
@@ -70,13 +71,18 @@ pub(super) fn read(url: &str) -> Result<(Config, MakeRustlsConnect)> {
         address = format!("{address}?{}", others.join("&"));
     }
     // What the crate says of a URL may repeat a part of it, and a password is among them.
-    let unreadable = |_| {
+    let unreadable = || {
         invalid(
             "the Postgres URL cannot be read: it has the form postgres://user:password@host:port/database, \
              with characters such as @ : / ? # % in a user or password percent-encoded",
         )
     };
-    let mut config: Config = address.parse().map_err(unreadable)?;
+    let mut config: Config = address.parse().map_err(|_| unreadable())?;
+    // Cut at the first of several, or at one among the options: what follows is a part of the password.
+    let is_cut = |host: &Host| matches!(host, Host::Tcp(name) if name.contains('@'));
+    if config.get_hosts().iter().any(is_cut) || at_among_options {
+        return Err(unreadable());
+    }
     // A text of the other form, `host=… dbname=…`, has its own.
     if is_url(url) {
         config.ssl_mode(mode);
@@ -107,7 +113,10 @@ fn client(proof: Proof, roots: Option<&str>) -> Result<ClientConfig> {
     let builder = builder.expect("the provider has what the protocol's versions need");
     let algorithms = provider.signature_verification_algorithms;
     let verifier = Verifier { authority, is_named: proof == Proof::Name, algorithms };
-    Ok(builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth())
+    let mut config = builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth();
+    // `sslnegotiation=direct` is refused without it.
+    config.alpn_protocols = vec![b"postgresql".to_vec()];
+    Ok(config)
 }
 
 /// The authorities that the machine trusts, as `sslrootcert` names them.
@@ -227,9 +236,17 @@ mod tests {
         for strict in ["require", "verify-ca", "verify-full"] {
             let mode = mode(&format!("?sslmode={strict}"));
             // A machine may trust nobody.
-            assert!(mode.as_ref().is_ok_and(|mode| *mode == SslMode::Require) || strict != "require", "{mode:?}");
+            assert!(mode.as_ref().map_or(strict != "require", |mode| *mode == SslMode::Require), "{mode:?}");
         }
         assert_eq!(read("host=h sslmode=disable").unwrap().0.get_ssl_mode(), SslMode::Disable);
+    }
+
+    #[test]
+    fn no_part_of_a_password_is_taken_for_a_host() {
+        for url in ["postgres://u:p@ss@host/db", "postgres://host/db?user=u&password=p@ss"] {
+            assert!(read(url).map(drop).unwrap_err().to_string().contains("percent-encoded"), "{url}");
+        }
+        assert!(read("postgres://u:p@host/db?application_name=a@b").is_ok());
     }
 
     #[test]

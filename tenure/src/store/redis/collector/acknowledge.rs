@@ -197,9 +197,10 @@ impl Acknowledged {
 
     fn not_renewed(&self, replicas: u32) -> Error {
         let asked = self.replicas;
-        tracing::warn!(replicas, asked, "a renewal was acknowledged by too few replicas");
+        tracing::warn!(replicas, asked, "a renewal or hand-over was acknowledged by too few replicas");
         let message = format!(
-            "the renewal was acknowledged by {replicas} of the {asked} replicas that it has to be: they know the former term"
+            "the renewal or hand-over was acknowledged by {replicas} of the {asked} replicas that it has to be: the others know \
+             how it was before"
         );
         Error::new(ErrorKind::NoReply, message)
     }
