@@ -32,7 +32,9 @@ enum Proof {
 pub(super) fn read(url: &str) -> Result<(Config, MakeRustlsConnect)> {
     let (mut mode, mut roots) = ("prefer".to_owned(), None);
     let (address, options) = split(url);
-    let at_among_options = is_url(url) && !address.contains('@') && options.contains('@');
+    // As with every client of Postgres, user and password end at the latest where the path begins.
+    let user = address.split_once("://").and_then(|(_, rest)| rest.split_once('@')).map(|(user, _)| user);
+    let is_behind_the_path = is_url(url) && user.is_some_and(|user| user.contains('/'));
     let mut others = Vec::new();
     for option in options.split('&').filter(|option| !option.is_empty()) {
         let (name, value) = option.split_once('=').unwrap_or((option, ""));
@@ -78,9 +80,9 @@ pub(super) fn read(url: &str) -> Result<(Config, MakeRustlsConnect)> {
         )
     };
     let mut config: Config = address.parse().map_err(|_| unreadable())?;
-    // Cut at the first of several, or at one among the options: what follows is a part of the password.
+    // An @ in the password itself, there or among the options: what follows is no host.
     let is_cut = |host: &Host| matches!(host, Host::Tcp(name) if name.contains('@'));
-    if config.get_hosts().iter().any(is_cut) || at_among_options {
+    if config.get_hosts().iter().any(is_cut) || is_behind_the_path {
         return Err(unreadable());
     }
     // A text of the other form, `host=… dbname=…`, has its own.
