@@ -25,8 +25,9 @@ impl Pty {
         let name = ptsname(&master, Vec::new()).expect("a pty has a name").into_string().expect("it is text");
         let side = || OpenOptions::new().read(true).write(true).open(&name).expect("the other side can be opened");
 
-        let mut session = Command::new("setsid");
-        session.arg("--ctty").arg(command.get_program()).args(command.get_args());
+        // Whoever runs the tests in the background may ignore SIGINT, and so would all that they start.
+        let mut session = Command::new("env");
+        session.args(["--default-signal", "setsid", "--ctty"]).arg(command.get_program()).args(command.get_args());
         for (name, value) in command.get_envs() {
             match value {
                 Some(value) => session.env(name, value),
