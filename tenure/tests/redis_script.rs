@@ -104,6 +104,29 @@ fn every_key_expires_and_nothing_is_left_after_the_memory() {
     assert_eq!(self::ttls(&mut server), BTreeMap::new());
 }
 
+/// The short way of `short.lua`, also once the first term has passed, when the record's bound on the next expiry is behind
+/// the clock: that is a third of all renewals.
+#[test]
+fn a_renewal_writes_three_numbers_in_whichever_term_it_comes() {
+    let redis = Redis::start();
+    let mut server = connect(&redis);
+    let Outcome::Held { fence, .. } = apply(&mut server, "held", &acquire(1, Claim::EXCLUSIVE, 400, 0)) else {
+        panic!("it is free")
+    };
+    let begun = Instant::now();
+    let mut renewals = 0;
+    while begun.elapsed() < Duration::from_millis(900) {
+        std::thread::sleep(Duration::from_millis(25));
+        let ttl = Duration::from_millis(400);
+        let renewed = apply(&mut server, "held", &Op::Renew(Renew { id: ClaimId::new(1), ttl, fence }));
+        assert!(matches!(renewed, Outcome::Held { fence: same, .. } if same == fence), "{renewed:?}");
+        renewals += 1;
+    }
+    let stats = redis.command(&["INFO", "commandstats"]);
+    let calls = |command: &str| stats.matches(&format!("cmdstat_{command}:calls={renewals},")).count();
+    assert_eq!((calls("setrange"), stats.contains("cmdstat_set:calls=1,")), (1, true), "{renewals} renewals: {stats}");
+}
+
 #[test]
 fn without_a_memory_an_unused_lock_leaves_no_key() {
     let redis = Redis::start();
@@ -127,10 +150,11 @@ fn without_a_memory_an_unused_lock_leaves_no_key() {
 fn what_is_not_ours_is_left_alone() {
     let redis = Redis::start();
     let mut server = connect(&redis);
-    let foreign: [&[&str]; 7] = [
+    let foreign: [&[&str]; 8] = [
         &["SET", "key", ""],
         &["SET", "key", "somebody else's, and long enough to be a record of ours by its length"],
-        &["SET", "key", "tenure\u{2}, of a version that is not known here, and as long as any record"],
+        &["SET", "key", "tenure\u{1}, of a version that is not known here any more, and as long as any record"],
+        &["SET", "key", "tenure\u{3}, of a version that is not known here yet, and as long as any record"],
         &["RPUSH", "key", "a", "list"],
         &["SADD", "key", "set"],
         &["HSET", "key", "field", "value"],

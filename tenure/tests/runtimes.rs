@@ -136,6 +136,37 @@ fn another_runtime_in_which_the_client_is_used_takes_its_holds_over() {
 }
 
 #[test]
+fn readers_in_line_whose_runtime_ended_keep_nobody_waiting() {
+    let (locks, store) = real_client();
+    let (its_own, other) = (runtime(), runtime());
+    let held = other.block_on(common::another(&store, &Env::system()).write("a").build().unwrap().lock().into_future());
+    let lock = locks.read("a").build().unwrap();
+    for _ in 0..100 {
+        its_own.spawn(lock.lock().into_future());
+    }
+    other.block_on(async {
+        let limit = Instant::now() + ms(5_000);
+        while crowd(&store, "a").await != (1, 1) {
+            assert!(Instant::now() < limit, "none of them has a place");
+            sleep(ms(2)).await;
+        }
+    });
+    let behind = other.spawn(lock.lock().into_future());
+    drop(its_own);
+    other.block_on(async {
+        drop(held.unwrap());
+        drop(timeout(ms(5_000), behind).await.expect("its turn comes").unwrap().unwrap());
+        drop(
+            timeout(ms(5_000), locks.write("a").build().unwrap().lock())
+                .await
+                .expect("nobody is left in line")
+                .unwrap(),
+        );
+        free(&store).await;
+    });
+}
+
+#[test]
 fn a_release_that_was_under_way_in_a_runtime_that_ended_is_not_forgotten() {
     let (locks, store) = real_client();
     let first = runtime();

@@ -7,7 +7,7 @@
 local r
 
 local function parse(text, at)
-  local since, ends, fence, ticket, id, permits, owner, rest, behind = struct.unpack(ENTRY, text, at)
+  local ends, since, fence, ticket, id, permits, owner, rest, behind = struct.unpack(ENTRY, text, at)
   return { since = since, ends = ends, fence = fence, ticket = ticket, id = id, permits = permits, owner = owner,
     rest = rest }, behind
 end
@@ -162,13 +162,13 @@ end
 
 -- -- 3. answer ---------------------------------------------------------------------------------------------------------
 
-local function held(e) return struct.pack(HELD, 'H', now, e.fence, e.since, e.ends, r.waiting) end
-local function gone(was) return struct.pack('<c1dc1', 'G', now, was) end
-local function refused(why) return struct.pack('<c1dc1d', 'R', now, why, r.limit) end
+local function held(e) return struct.pack(HELD, 'H', e.fence, e.since, e.ends, r.waiting) end
+local function gone(was) return 'G' .. was end
+local function refused(why) return struct.pack('<c1c1d', 'R', why, r.limit) end
 
 local function busy(ticket)
   local ahead = r.waiting > 0 and math.max(0, ticket - r.head) or 0
-  return struct.pack('<c1ddd', 'B', now, ahead, math.max(0, r.alarm - now))
+  return struct.pack('<c1dd', 'B', ahead, math.max(0, r.alarm - now))
 end
 
 local function extend(e, ttl)
@@ -299,7 +299,7 @@ end
 local function wrap(kind, value)
   if kind == 'q' then return value end
   if kind == 'o' then return table.concat(value) end
-  return struct.pack(ENTRY, value.since, value.ends, value.fence, value.ticket, value.id, value.permits, #value.owner,
+  return struct.pack(ENTRY, value.ends, value.since, value.fence, value.ticket, value.id, value.permits, #value.owner,
     value.owner, #value.rest, value.rest)
 end
 
@@ -308,7 +308,7 @@ local function load(key, text, own, id)
     e = {}, q = {}, o = {}, expires = 0, alarm = 0, memory = 0, fence = 0, ticket = 0, limit = 0,
     holders = 0, waiting = 0, graves = 0, weight = 0, head = 0, tomb = 0 }
   local at, e, _ = #BLANK + 1, nil, nil
-  _, _, r.alarm, r.memory, r.expires, r.fence, r.ticket, r.limit = struct.unpack(HEAD, text)
+  _, _, r.memory, r.fence, r.ticket, r.limit, r.alarm, r.expires = struct.unpack(HEAD, text)
   if r.crowd then
     r.holders, r.waiting, r.graves, r.weight, r.head, r.tomb = struct.unpack(SUMS, text, at)
     r.e[id] = own and parse(own)
@@ -365,7 +365,7 @@ local function save(text)
     if count > 254 then return redis.error_reply('TRYAGAIN the slot of a lock with a crowd is being moved') end
     many = false
   end
-  local head = struct.pack(HEAD, 'tenure\1', many and 255 or count, r.alarm, r.memory, r.expires, r.fence, r.ticket, r.limit)
+  local head = struct.pack(HEAD, MAGIC, many and 255 or count, r.memory, r.fence, r.ticket, r.limit, r.alarm, r.expires)
   if many then head = head .. struct.pack(SUMS, r.holders, r.waiting, r.graves, r.weight, r.head, r.tomb) end
   if not r.dirty and head == string.sub(text, 1, #head) then return end
   if many then save_crowd(head) else save_small(head) end
@@ -380,7 +380,7 @@ local function carry_out(it)
   if not text or #text < #BLANK or sub(text, 1, 7) ~= MAGIC then
     return redis.error_reply('TENUREFOREIGN what lies under the key is no lock record of a version known here')
   end
-  if unpack('<d', text, 25) <= now then text, own = BLANK, nil end
+  if unpack('<d', text, 49) <= now then text, own = BLANK, nil end
   load(key, text, own, id)
   sweep()
   let_in(grants)
@@ -407,13 +407,16 @@ local function carry_out(it)
   return answer
 end
 
-if not seen then return carry_out(later[1]) end
+if not seen then
+  local answer = carry_out(later[1])
+  return type(answer) == 'table' and answer or { now, answer }
+end
 -- What fails at one record, which somebody has damaged, say, concerns nobody else who shares the call.
 for _, it in ipairs(later) do
   local is_done, answer = pcall(carry_out, it)
   if not is_done and type(answer) ~= 'table' then
     answer = redis.error_reply('ERR the script failed at this record: ' .. tostring(answer))
   end
-  answers[it.i] = answer
+  answers[it.i + 1] = answer
 end
 return answers

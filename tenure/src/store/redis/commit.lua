@@ -40,16 +40,16 @@ if now > limit then return 'T' end
 -- are those of `short.lua`.
 local function entry(key, text, id)
   if text then
-    if sub(text, 1, 7) ~= 'tenure\1' then return end
+    if sub(text, 1, 7) ~= 'tenure\2' then return end
     local at = 57
     while at <= #text do
-      if sub(text, at + 32, at + 47) == id then return at, text, (unpack('<d', text, 33)) end
+      if sub(text, at + 32, at + 47) == id then return at, text, (unpack('<d', text, 17)) end
       local owner = unpack('<I2', text, at + 56)
       at = at + 62 + owner + unpack('<I4', text, at + 58 + owner)
     end
   elseif call('TYPE', key).ok == 'hash' then
     local crowd = call('HMGET', key, 'h', 'e' .. id)
-    if crowd[1] and crowd[2] then return 1, crowd[2], unpack('<d', crowd[1], 33), crowd[1] end
+    if crowd[1] and crowd[2] then return 1, crowd[2], unpack('<d', crowd[1], 17), crowd[1] end
   end
 end
 
@@ -70,7 +70,7 @@ local function refusal()
     local start, text, latest, crowd = entry(KEYS[n], texts[n], id)
     place = after
     if not start then return 'L' .. KEYS[n] end
-    local _, ends, token = unpack('<ddd', text, start)
+    local ends, _, token = unpack('<ddd', text, start)
     -- Who waits has no fence, and an id that was buried has none.
     if token == 0 or ends <= now then return 'L' .. KEYS[n] end
     if token ~= fence then
@@ -78,17 +78,17 @@ local function refusal()
       -- as long as there.
       if fence <= latest or fence > max(now, latest + 1000000) then return 'O' .. KEYS[n] end
       local record = crowd or text
-      local _, _, _, memory, expires = unpack('<c7Bddd', record)
+      local memory, expires = unpack('<d', record, 9), unpack('<d', record, 49)
       expires = max(expires, max(ends, fence + 1) + memory)
-      local first, step = sub(record, 1, 24) .. pack('<dd', expires, fence), memory + 1000000
+      local first, step = sub(record, 1, 16) .. pack('<d', fence) .. sub(record, 25, 48) .. pack('<d', expires), memory + 1000000
       local till = format('%d', (expires - expires % step + step + 999) / 1000)
       local rest = sub(text, start, start + 15) .. pack('<d', fence) .. sub(text, start + 24)
       behind = behind or {}
       if crowd then
-        behind[#behind + 1] = { 'HSET', KEYS[n], 'h', first .. sub(record, 41), 'e' .. id, rest }
+        behind[#behind + 1] = { 'HSET', KEYS[n], 'h', first .. sub(record, 57), 'e' .. id, rest }
         behind[#behind + 1] = { 'PEXPIREAT', KEYS[n], till }
       else
-        behind[#behind + 1] = { 'SET', KEYS[n], first .. sub(text, 41, start - 1) .. rest, 'PXAT', till }
+        behind[#behind + 1] = { 'SET', KEYS[n], first .. sub(text, 57, start - 1) .. rest, 'PXAT', till }
       end
     end
   end

@@ -6,7 +6,7 @@ use redis::Value;
 use crate::proto::{ClaimId, Entry, Grave, NEVER, Owner, Record};
 
 /// How every record begins: a name and the version of the encoding.
-pub(super) const MAGIC: &[u8] = b"tenure\x01";
+pub(super) const MAGIC: &[u8] = b"tenure\x02";
 
 /// A small record: one string, the header and then every entry.
 pub(super) fn small(mut bytes: Bytes) -> Option<Record> {
@@ -41,18 +41,18 @@ fn header(bytes: &mut Bytes) -> Option<Record> {
     // How many entries follow in a small record, which its length says as well.
     bytes.try_get_u8().ok()?;
     Some(Record {
-        alarm: number(bytes)?,
         memory: number(bytes)?,
-        expires: number(bytes)?,
         fence: number(bytes)?,
         ticket: signed(bytes)?,
         limit: number(bytes)? as u32,
+        alarm: number(bytes)?,
+        expires: number(bytes)?,
         ..Record::default()
     })
 }
 
 fn entry(bytes: &mut Bytes, record: &mut Record) -> Option<()> {
-    let (since, until, fence, ticket) = (number(bytes)?, number(bytes)?, number(bytes)?, signed(bytes)?);
+    let (until, since, fence, ticket) = (number(bytes)?, number(bytes)?, number(bytes)?, signed(bytes)?);
     let id = ClaimId::from_bytes(&part(bytes, 16)?)?;
     let permits = number(bytes)? as u32;
     let length = bytes.try_get_u16_le().ok()?;

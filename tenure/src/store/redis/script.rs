@@ -36,6 +36,8 @@ pub struct Call {
     what: usize,
     /// Whether somebody may enter by it.
     enters: bool,
+    /// Whether it is a release.
+    leaves: bool,
 }
 
 impl Call {
@@ -74,7 +76,7 @@ impl Call {
             Op::Renew(op) => parts.extend(op.id.as_bytes()),
             Op::Release(op) => parts.extend(op.id.as_bytes()),
         }
-        Self { parts, key, what, enters: matches!(op, Op::Acquire(_)) }
+        Self { parts, key, what, enters: matches!(op, Op::Acquire(_)), leaves: matches!(op, Op::Release(_)) }
     }
 
     /// The key whose record it is about.
@@ -95,8 +97,12 @@ impl Call {
     /// Whether the answer says that somebody is in, who was not or not for as long.
     pub(super) fn has_gained(&self, answer: &Value) -> bool {
         match answer {
-            Value::Int(_) => self.enters,
-            Value::BulkString(bytes) => bytes.first() == Some(&b'H'),
+            Value::Array(parts) => match &parts[..] {
+                // One that renews goes with one that enters.
+                [_, Value::Int(_)] => !self.leaves,
+                [_, Value::BulkString(bytes)] => bytes.first() == Some(&b'H'),
+                _ => false,
+            },
             _ => false,
         }
     }
@@ -108,7 +114,7 @@ impl Call {
         parts.extend([0; 16]);
         let what = parts.len();
         parts.extend(&self.parts[self.what..self.what + 16]);
-        Self { parts, key: self.key, what, enters: false }
+        Self { parts, key: self.key, what, enters: false, leaves: true }
     }
 }
 
@@ -168,11 +174,19 @@ pub fn command_in(dialect: Dialect, calls: &[impl Borrow<Call>]) -> Cmd {
     cmd
 }
 
-/// The answers to [`command`], one for each call; what the server said instead, where it answered to all of them at once.
+/// The answers to [`command`], one for each call, as each would have had it alone: an error, or the server's clock and the
+/// answer. What the server said instead, where it answered to all of them at once.
 pub fn replies(calls: usize, value: Value) -> std::result::Result<Vec<Value>, Value> {
     match value {
-        Value::Array(values) if calls > 1 && values.len() == calls => Ok(values),
         value if calls == 1 => Ok(vec![value]),
+        Value::Array(mut values) if values.len() == calls + 1 => {
+            let now = values.remove(0);
+            let timed = |answer| match answer {
+                Value::ServerError(_) => answer,
+                _ => Value::Array(vec![now.clone(), answer]),
+            };
+            Ok(values.into_iter().map(timed).collect())
+        }
         value => Err(value),
     }
 }
@@ -183,29 +197,45 @@ pub fn replies(calls: usize, value: Value) -> std::result::Result<Vec<Value>, Va
 ///
 /// [`ErrorKind::Foreign`] when something else lies under the key, [`ErrorKind::Corrupt`] when it is no answer.
 pub fn reply(op: &Op, value: Value) -> Result<Reply> {
-    let outcome_and_time = match value {
-        // All went as it was asked, and this is when.
-        Value::Int(now) => u64::try_from(now).ok().map(|now| (as_asked(op, now), now)),
-        Value::BulkString(bytes) => packed(&bytes),
-        Value::ServerError(error) if error.code() == FOREIGN => return Err(foreign()),
+    if matches!(&value, Value::ServerError(error) if error.code() == FOREIGN) {
+        return Err(foreign());
+    }
+    let timed = |value| match value {
+        Value::Array(parts) => <[Value; 2]>::try_from(parts).ok(),
         _ => None,
     };
-    let (outcome, now) = outcome_and_time
-        .ok_or_else(|| Error::new(ErrorKind::Corrupt, "the server's answer is not one that the script gives"))?;
-    Ok(Reply { outcome, now })
+    let reply = timed(value).and_then(|[now, answer]| {
+        let now = whole(&now)?;
+        let outcome = match answer {
+            Value::Int(_) => as_asked(op, now, whole(&answer)?),
+            Value::BulkString(bytes) => packed(&bytes),
+            _ => None,
+        };
+        Some(Reply { outcome: outcome?, now })
+    });
+    reply.ok_or_else(|| Error::new(ErrorKind::Corrupt, "the server's answer is not one that the script gives"))
 }
 
-fn as_asked(op: &Op, now: Micros) -> Outcome {
-    match op {
-        Op::Acquire(op) => Outcome::Held { fence: now, since: now, until: now + micros(op.ttl), waiting: 0 },
-        Op::Renew(_) | Op::HandOver(_) => Outcome::Gone { was: Was::Unknown },
-        Op::Release(_) => Outcome::Gone { was: Was::Holding },
+fn whole(value: &Value) -> Option<u64> {
+    match value {
+        Value::Int(number) => u64::try_from(*number).ok(),
+        _ => None,
     }
 }
 
-fn packed(mut bytes: &[u8]) -> Option<(Outcome, Micros)> {
+/// All went as it was asked, and the answer is but one number: the fence of what was acquired, since when what was renewed
+/// is in, nothing for what was released.
+fn as_asked(op: &Op, now: Micros, answer: u64) -> Option<Outcome> {
+    Some(match op {
+        Op::Acquire(op) => Outcome::Held { fence: answer, since: now, until: now + micros(op.ttl), waiting: 0 },
+        Op::Renew(op) => Outcome::Held { fence: op.fence, since: answer, until: now + micros(op.ttl), waiting: 0 },
+        Op::Release(_) => Outcome::Gone { was: Was::Holding },
+        Op::HandOver(_) => return None,
+    })
+}
+
+fn packed(mut bytes: &[u8]) -> Option<Outcome> {
     let kind = bytes.try_get_u8().ok()?;
-    let now = number(&mut bytes)?;
     let outcome = match kind {
         b'H' => Outcome::Held {
             fence: number(&mut bytes)?,
@@ -233,7 +263,7 @@ fn packed(mut bytes: &[u8]) -> Option<(Outcome, Micros)> {
         }),
         _ => return None,
     };
-    bytes.is_empty().then_some((outcome, now))
+    bytes.is_empty().then_some(outcome)
 }
 
 fn foreign() -> Error {

@@ -20,12 +20,14 @@
 -- A grave is an entry without permits; who waits has no fence; nobody's owner is the empty text. Numbers are doubles, the
 -- one kind that Lua has: times in microseconds are exact in them, but never let Lua print one.
 
-local MAGIC = 'tenure\1'
-local HEAD = '<c7Bdddddd'         -- magic, how many entries, alarm, memory, expires, fence, ticket, limit
+local MAGIC = 'tenure\2'
+local HEAD = '<c7Bdddddd'         -- magic, how many entries, memory, fence, ticket, limit, alarm, expires
 local SUMS = '<dddddd'            -- holders, waiting, graves, the holders' weight, the head's ticket, the latest grave
-local ENTRY = '<ddddc16dI2c0I4c0' -- since, until, fence, ticket; id, permits, owner, rest: the inbox and the meta
-local HELD = '<c1ddddd'           -- 'H', now, fence, since, until, waiting
-local BLANK = 'tenure\1\0\255\255\255\255\255\255?C\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0'
+local ENTRY = '<ddddc16dI2c0I4c0' -- until, since, fence, ticket; id, permits, owner, rest: the inbox and the meta
+local HELD = '<c1dddd'            -- 'H', fence, since, until, waiting
+local BLANK = 'tenure\2\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\255\255\255\255\255\255?C\0\0\0\0\0\0\0\0'
+-- MAGIC and how many entries, as one number: nobody, a single one, a crowd.
+local NOBODY, SINGLE, CROWD = 3.3324343639768849e-309, 8.3830941119443431e-304, -6.3077663842606566e+303
 local ACQUIRE, RENEW, RELEASE = 1, 2, 3
 local SECOND = 1000000
 
@@ -50,60 +52,74 @@ local function look(key, id)
 end
 
 -- Somebody enters where nobody is, or tries to where somebody is; the only one in renews or leaves; one of a crowd renews.
--- Nothing here makes a function, for that costs the server more than to call it, and nothing fails: a record that is too
--- short to be one, or that the server does not take, is no other operation's concern. Where all went as it was asked, the
--- time is the answer.
-local texts, answers, later, seen = call('MGET', spread(KEYS)), {}, nil, #KEYS > 1 and {}
+-- Nothing here makes a function, for that costs the server more than to call it, and few make a text, for Lua looks at each
+-- byte of a new one; and nothing fails: a record that is too short to be one, or that the server does not take, is no other
+-- operation's concern. First of the answers is the time. Where all went as it was asked, an answer is one number: the fence
+-- that was minted, since when the claim is in that was renewed, or nothing.
+local texts, answers, later, seen = call('MGET', spread(KEYS)), { now }, nil, #KEYS > 1 and {}
 for i = 1, #KEYS do
   local key, what, who, text, own = KEYS[i], ARGV[2 * i - 1], ARGV[2 * i], texts[i], nil
   local op, span, news = unpack('<Bdd', what)
   local twice = seen and seen[key]
-  local answer, after, magic, count, alarm, memory, expires, fence
+  local answer, after, tag, memory, fence, ticket, limit, alarm, expires, ends, since, token, _, id
   if not text and not twice then text, own = look(key, sub(who, 1, 16)) end
-  if text and #text >= #BLANK and not twice then
-    magic, count, alarm, memory, expires, fence = unpack('<c7Bdddd', text)
-  end
-  if magic ~= MAGIC then
+  if not text or twice then
     -- Somebody else's, or changed by an earlier operation of this call.
-  elseif op == ACQUIRE and (count == 0 or expires <= now) then
-    local _, most, limit, proposed
+  elseif #text > 113 then
+    tag, memory, fence, ticket, limit, alarm, expires, ends, since, token, _, id = unpack('<dddddddddddc16', text)
+  elseif #text >= #BLANK then
+    tag, memory, fence, ticket, limit, alarm, expires = unpack('<ddddddd', text)
+  end
+  if op == ACQUIRE and (tag == NOBODY or tag == SINGLE and expires <= now) then
+    local most, proposed
     _, memory, most, limit, proposed = unpack('<ddddd', what, 10)
     if most > 0 then
-      local ticket, ends = unpack('<d', text, 41), now + span
+      ends = now + span
       if expires <= now then expires, fence, ticket = 0, 0, 0 end
       fence = max(fence + 1, proposed > 0 and proposed or now)
       if alarm > ends or alarm <= now or expires == 0 then alarm = ends end
       expires = max(expires, max(ends, fence + 1) + memory)
-      answer = fence == now and now or pack(HELD, 'H', now, fence, now, ends, 0)
-      after = pack('<c7Bddddddddddc0', MAGIC, 1, alarm, memory, expires, fence, ticket, limit, now, ends, fence, ticket,
-        who)
+      answer = fence
+      after = pack('<c7Bddddddddddc0', MAGIC, 1, memory, fence, ticket, limit, alarm, expires, ends, now, fence, ticket, who)
     end
-  elseif op == ACQUIRE and count == 1 and alarm > now and #text > 113 then
-    local patience, _, most, limit = unpack('<dddd', what, 10)
-    local token, _, id, permits, owner = unpack('<ddc16dI2', text, 73)
+  elseif op == ACQUIRE and tag == SINGLE and alarm > now then
+    local patience, _, most, wants = unpack('<dddd', what, 10)
+    local permits, owner = unpack('<dI2', text, 105)
     local mine, wanted, claimant = unpack('<c16dI2', who)
-    if patience == 0 and most > 0 and token > 0 and id ~= mine and (owner == 0 or claimant == 0)
-      and limit == unpack('<d', text, 49) and permits + wanted > limit then
-      answer = pack('<c1ddd', 'B', now, 0, alarm - now)
+    if patience == 0 and most > 0 and token > 0 and id ~= mine and (owner == 0 or claimant == 0) and limit == wants
+      and permits + wanted > limit then
+      answer = pack('<c1dd', 'B', 0, alarm - now)
     end
-  elseif alarm > now and news <= fence and (own and #own > 23 and #text > 71 or count == 1 and sub(text, 89, 104) == who) then
-    local since, ends, token = unpack('<ddd', own or text, own and 1 or 57)
-    if op == RENEW and token > 0 then
-      local step, was = memory + SECOND, expires
+  elseif tag == SINGLE and id == who and token > 0 and ends > now and news <= fence then
+    if alarm <= now then alarm = ends end
+    if op == RENEW then
+      local was, asked, step = expires, now + span, memory + SECOND
+      if ends < asked then ends = asked end
+      expires = max(expires, max(ends, fence + 1) + memory)
+      if expires - expires % step > was then call('PEXPIREAT', key, till(expires, memory)) end
+      -- The offset of `alarm`; as a text, for that is how the server is told it.
+      local written = try('SETRANGE', key, '40', pack('<ddd', alarm, expires, ends))
+      if type(written) == 'table' then
+        answer = written
+      elseif token == news and ends == asked then
+        answer = since
+      else
+        answer = pack(HELD, 'H', token, since, ends, 0)
+      end
+    elseif op == RELEASE and span == 0 then
+      expires = max(now, fence + 1) + memory
+      answer, after = 0, pack('<c7Bc32dd', MAGIC, 0, sub(text, 9, 40), alarm, expires)
+    end
+  elseif op == RENEW and tag == CROWD and own and #own > 23 and #text > 71 and alarm > now and news <= fence then
+    ends, since, token = unpack('<ddd', own)
+    if token > 0 then
+      local was, step = expires, memory + SECOND
       ends = max(ends, now + span)
       expires = max(expires, max(ends, fence + 1) + memory)
-      answer = pack(HELD, 'H', now, token, since, ends, own and unpack('<d', text, 65) or 0)
+      answer = pack(HELD, 'H', token, since, ends, unpack('<d', text, 65))
       if expires - expires % step > was then call('PEXPIREAT', key, till(expires, memory)) end
-      if own then
-        call('HSET', key, 'h', sub(text, 1, 24) .. pack('<d', expires) .. sub(text, 33), 'e' .. who,
-          pack('<dd', since, ends) .. sub(own, 17))
-      else
-        local written = try('SETRANGE', key, 24, pack('<dc32d', expires, sub(text, 33, 64), ends))
-        if type(written) == 'table' then answer = written end
-      end
-    elseif op == RELEASE and count == 1 and span == 0 and token > 0 then
-      expires = max(now, fence + 1) + memory
-      answer, after = now, pack('<c7Bdddc24', MAGIC, 0, alarm, memory, expires, sub(text, 33, 56))
+      call('HSET', key, 'h', sub(text, 1, 48) .. pack('<d', expires) .. sub(text, 57), 'e' .. who,
+        pack('<d', ends) .. sub(own, 9))
     end
   end
   if seen then seen[key] = true end
@@ -116,6 +132,6 @@ for i = 1, #KEYS do
   elseif after then
     call('DEL', key)
   end
-  answers[i] = answer
+  answers[i + 1] = answer
 end
-if not later then return #KEYS == 1 and answers[1] or answers end
+if not later then return (seen or type(answers[2]) ~= 'table') and answers or answers[2] end

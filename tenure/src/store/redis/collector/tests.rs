@@ -52,7 +52,7 @@ impl Echo {
             _ if keys.iter().any(|key| key.starts_with("{moved}")) => error("MOVED 1 127.0.0.1:1"),
             _ if keys.iter().any(|key| key.starts_with('X')) => error("OOM no"),
             _ if keys.len() == 1 => echoed(&keys[0]),
-            _ => Value::Array(keys.iter().map(|key| echoed(key)).collect()),
+            _ => Value::Array([NOW].into_iter().chain(keys.into_iter().map(Value::SimpleString)).collect()),
         }
     }
 
@@ -81,8 +81,11 @@ fn error(line: &str) -> Value {
     redis::parse_redis_value(format!("-{line}\r\n").as_bytes()).unwrap()
 }
 
+/// The server's clock.
+const NOW: Value = Value::Int(7);
+
 fn echoed(key: &str) -> Value {
-    Value::SimpleString(key.into())
+    Value::Array(vec![NOW, Value::SimpleString(key.into())])
 }
 
 fn collector(echo: Echo) -> (Arc<Echo>, Collector<Arc<Echo>>) {

@@ -1,53 +1,17 @@
-//! Readers, permits and writers of one process in line for the same lock, under a paused clock.
+//! Who of a line is let in, in which order, and what that costs the store.
 //!
 //! Bugs that were planted, one at a time, and found: who is let in does not leave the line; who tries beside the front takes
 //! a place; that it is busy does not keep others from asking, where the test does not end.
 
-#![allow(clippy::disallowed_methods, reason = "tests have their time and their tasks from tokio")]
-
-mod common;
-
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
-use common::{Chaos, client, crowd, ms, run_ready, two_clients};
 use tenure::proto::Op;
-use tenure::{Guard, Lock, Locks};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-fn reader(locks: &Locks) -> Lock {
-    locks.read("a").build().unwrap()
-}
-
-fn writer(locks: &Locks) -> Lock {
-    locks.write("a").build().unwrap()
-}
-
-fn permits(locks: &Locks, permits: u32, limit: u32) -> Lock {
-    locks.semaphore("a", limit).permits(permits).build().unwrap()
-}
-
-fn waiter(lock: &Lock) -> JoinHandle<tenure::Result<Guard>> {
-    tokio::spawn(lock.lock().into_future())
-}
-
-/// What a wait comes to that is not to last.
-async fn soon(waiter: JoinHandle<tenure::Result<Guard>>) -> Guard {
-    tokio::time::timeout(ms(50), waiter).await.expect("its turn comes").unwrap().unwrap()
-}
-
-async fn all(waiters: impl IntoIterator<Item = JoinHandle<tenure::Result<Guard>>>) -> Vec<Guard> {
-    let mut guards = Vec::new();
-    for waiter in waiters {
-        guards.push(soon(waiter).await);
-    }
-    guards
-}
-
-fn watches(store: &Chaos, n: usize) -> bool {
-    format!("{:?}", store.memory).contains(&format!("waiting: {n}"))
-}
+use crate::common::{client, crowd, ms, run_ready, two_clients};
+use crate::{all, permits, reader, soon, waiter, watches, writer};
 
 #[tokio::test(start_paused = true)]
 async fn a_thousand_readers_behind_a_writer_are_one_place_and_one_watch_and_then_all_are_in() {

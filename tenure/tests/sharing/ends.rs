@@ -1,58 +1,22 @@
-//! Readers and permits in line that go, or are not polled, and a store that fails them; under a paused clock.
-
-#![allow(clippy::disallowed_methods, reason = "tests have their time and their tasks from tokio")]
-
-mod common;
+//! Readers and permits in line that go, or are not polled, and a store that fails them.
 
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::task::Poll;
 
-use common::{Chaos, Fault, client, crowd, ms, run_ready, two_clients};
-use tenure::{ErrorKind, Guard, Lock, Locks};
-use tokio::task::JoinHandle;
+use tenure::{ErrorKind, Guard, Lock};
 use tokio::time::Instant;
 
+use crate::common::{Fault, client, crowd, ms, run_ready, two_clients};
+use crate::{all, permits, reader, soon, waiter, watches, writer};
+
 type Wait = Pin<Box<dyn Future<Output = tenure::Result<Guard>> + Send>>;
-
-fn reader(locks: &Locks) -> Lock {
-    locks.read("a").build().unwrap()
-}
-
-fn writer(locks: &Locks) -> Lock {
-    locks.write("a").build().unwrap()
-}
-
-fn permits(locks: &Locks, permits: u32, limit: u32) -> Lock {
-    locks.semaphore("a", limit).permits(permits).build().unwrap()
-}
-
-fn waiter(lock: &Lock) -> JoinHandle<tenure::Result<Guard>> {
-    tokio::spawn(lock.lock().into_future())
-}
 
 /// A wait that is polled once.
 async fn forgotten(lock: &Lock) -> Wait {
     let mut wait = Box::pin(lock.lock().into_future());
     assert!(futures_util::poll!(wait.as_mut()).is_pending());
     wait
-}
-
-/// What a wait comes to that is not to last.
-async fn soon(waiter: JoinHandle<tenure::Result<Guard>>) -> Guard {
-    tokio::time::timeout(ms(50), waiter).await.expect("its turn comes").unwrap().unwrap()
-}
-
-async fn all(waiters: impl IntoIterator<Item = JoinHandle<tenure::Result<Guard>>>) -> Vec<Guard> {
-    let mut guards = Vec::new();
-    for waiter in waiters {
-        guards.push(soon(waiter).await);
-    }
-    guards
-}
-
-fn watches(store: &Chaos, n: usize) -> bool {
-    format!("{:?}", store.memory).contains(&format!("waiting: {n}"))
 }
 
 #[tokio::test(start_paused = true)]
@@ -198,6 +162,30 @@ async fn when_the_store_fails_the_readers_in_line_are_told_and_few_ask() {
     assert!(start.elapsed() < ms(5_000 + 33_000), "{:?}", start.elapsed());
     store.fault(Fault::None);
     drop(all((0..200).map(|_| waiter(&lock)).collect::<Vec<_>>()).await);
+}
+
+/// An outage ends with any answer, also with one to a try beside the front: what fails a minute later is another outage.
+#[tokio::test(start_paused = true)]
+async fn an_outage_that_ended_for_a_try_is_no_part_of_the_next() {
+    let (ours, theirs, store) = two_clients();
+    let held = writer(&theirs).lock().await.unwrap();
+    let lock = reader(&ours);
+    // An answer takes a while, so that both ask.
+    store.yields(2);
+    store.fault(Fault::Refuse);
+    let waiters = [waiter(&lock), waiter(&lock)];
+    run_ready().await;
+    store.fault(Fault::None);
+    tokio::time::sleep(ms(60_000)).await;
+    assert_eq!(crowd(&store, "a").await, (1, 1), "one has a place, the other was told that it is busy");
+    store.refuse_acquires(true);
+    drop(held);
+    tokio::time::sleep(ms(1_000)).await;
+    store.refuse_acquires(false);
+    for waiter in waiters {
+        let waited = tokio::time::timeout(ms(5_000), waiter).await.expect("its turn comes").unwrap();
+        drop(waited.expect("a second of failures is no reason to give up"));
+    }
 }
 
 #[tokio::test(start_paused = true)]
