@@ -409,7 +409,7 @@ end
 
 if not seen then
   local answer = carry_out(later[1])
-  return type(answer) == 'table' and answer or { now, answer }
+  return type(answer) == 'table' and answer or pack('<dc0', now, answer)
 end
 -- What fails at one record, which somebody has damaged, say, concerns nobody else who shares the call.
 for _, it in ipairs(later) do

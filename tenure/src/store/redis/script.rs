@@ -96,14 +96,10 @@ impl Call {
 
     /// Whether the answer says that somebody is in, who was not or not for as long.
     pub(super) fn has_gained(&self, answer: &Value) -> bool {
-        match answer {
-            Value::Array(parts) => match &parts[..] {
-                // One that renews goes with one that enters.
-                [_, Value::Int(_)] => !self.leaves,
-                [_, Value::BulkString(bytes)] => bytes.first() == Some(&b'H'),
-                _ => false,
-            },
-            _ => false,
+        match timed(answer) {
+            Some((_, Answer::AsAsked(_))) => !self.leaves,
+            Some((_, Answer::Packed(bytes))) => bytes.first() == Some(&b'H'),
+            None => false,
         }
     }
 
@@ -200,25 +196,40 @@ pub fn reply(op: &Op, value: Value) -> Result<Reply> {
     if matches!(&value, Value::ServerError(error) if error.code() == FOREIGN) {
         return Err(foreign());
     }
-    let timed = |value| match value {
-        Value::Array(parts) => <[Value; 2]>::try_from(parts).ok(),
-        _ => None,
-    };
-    let reply = timed(value).and_then(|[now, answer]| {
-        let now = whole(&now)?;
+    let reply = timed(&value).and_then(|(now, answer)| {
         let outcome = match answer {
-            Value::Int(_) => as_asked(op, now, whole(&answer)?),
-            Value::BulkString(bytes) => packed(&bytes),
-            _ => None,
+            Answer::AsAsked(number) => as_asked(op, now, number),
+            Answer::Packed(bytes) => packed(bytes),
         };
         Some(Reply { outcome: outcome?, now })
     });
     reply.ok_or_else(|| Error::new(ErrorKind::Corrupt, "the server's answer is not one that the script gives"))
 }
 
-fn whole(value: &Value) -> Option<u64> {
+/// An answer without the time.
+enum Answer<'a> {
+    AsAsked(u64),
+    Packed(&'a [u8]),
+}
+
+/// When the server answered, and what: one of several has the two apart, one alone has them in one text, or in one number.
+fn timed(value: &Value) -> Option<(Micros, Answer<'_>)> {
+    let whole = |number: &i64| u64::try_from(*number).ok();
     match value {
-        Value::Int(number) => u64::try_from(*number).ok(),
+        Value::Int(now) => whole(now).map(|now| (now, Answer::AsAsked(now))),
+        Value::BulkString(bytes) => {
+            let mut rest = &bytes[..];
+            let now = number(&mut rest)?;
+            match rest.strip_prefix(b"#") {
+                Some(mut rest) => number(&mut rest).map(|number| (now, Answer::AsAsked(number))),
+                None => Some((now, Answer::Packed(rest))),
+            }
+        }
+        Value::Array(parts) => match &parts[..] {
+            [Value::Int(now), Value::Int(number)] => Some((whole(now)?, Answer::AsAsked(whole(number)?))),
+            [Value::Int(now), Value::BulkString(bytes)] => Some((whole(now)?, Answer::Packed(bytes))),
+            _ => None,
+        },
         _ => None,
     }
 }

@@ -134,4 +134,11 @@ for i = 1, #KEYS do
   end
   answers[i + 1] = answer
 end
-if not later then return (seen or type(answers[2]) ~= 'table') and answers or answers[2] end
+if not later and seen then return answers end
+if not later then
+  -- One alone: the time with the answer in one text, or as one number, which costs the server less than a list.
+  local answer = answers[2]
+  if answer == now or answer == 0 then return now end
+  if type(answer) == 'number' then return pack('<dc1d', now, '#', answer) end
+  return type(answer) == 'table' and answer or pack('<dc0', now, answer)
+end
