@@ -94,6 +94,53 @@ async fn of_a_crowd_never_more_are_in_than_there_are_permits_and_one_has_a_place
     assert!(order.lock().unwrap().iter().copied().eq(0..1_000), "in the order in which they came");
     // 250 turns of the hold and its release.
     assert!(start.elapsed() <= ms(250 * 13), "{:?}", start.elapsed());
+    assert!(store.acquires() <= 1_900, "nor do many ask in vain: {}", store.acquires());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_tried_and_was_told_that_it_is_busy_asks_again_in_its_turn_and_not_at_once() {
+    let (locks, store) = client();
+    store.delay(ms(10));
+    let lock = permits(&locks, 1, 4);
+    let waiters: Vec<_> = (0..100).map(|_| waiter(&lock)).collect();
+    tokio::time::sleep(ms(500)).await;
+    assert_eq!((waiters.iter().filter(|waiter| waiter.is_finished()).count(), crowd(&store, "a").await), (4, (4, 1)));
+    assert!(store.acquires() <= 64 + 6, "{} requests", store.acquires());
+    waiters.iter().for_each(JoinHandle::abort);
+}
+
+#[tokio::test(start_paused = true)]
+async fn permits_that_come_free_together_are_asked_for_by_more_and_more_at_once() {
+    let (ours, theirs, store) = two_clients();
+    let held = permits(&theirs, 64, 64).lock().await.unwrap();
+    store.delay(ms(10));
+    let lock = permits(&ours, 1, 64);
+    let waiters: Vec<_> = (0..64).map(|_| waiter(&lock)).collect();
+    tokio::time::sleep(ms(100)).await;
+    assert_eq!(crowd(&store, "a").await, (1, 1));
+    store.take_ops();
+    let start = Instant::now();
+    drop(held);
+    let mut guards = Vec::new();
+    for waiter in waiters {
+        guards.push(tokio::time::timeout(ms(1_000), waiter).await.expect("there is room").unwrap().unwrap());
+    }
+    // 1 + 2 + … + 11 are 66.
+    assert!(start.elapsed() <= ms(150), "{:?}", start.elapsed());
+    assert!(store.acquires() <= 64 + 11, "{}", store.acquires());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_tries_while_others_of_the_process_are_told_to_wait_asks_nobody() {
+    let (ours, theirs, store) = two_clients();
+    let held = writer(&theirs).lock().await.unwrap();
+    let waiting = waiter(&reader(&ours));
+    run_ready().await;
+    store.take_ops();
+    assert!(reader(&ours).try_lock().await.unwrap().is_none());
+    assert_eq!(store.take_ops(), []);
+    drop(held);
+    drop(soon(waiting).await);
 }
 
 #[tokio::test(start_paused = true)]
