@@ -4,7 +4,8 @@ use std::future::Future;
 use std::pin::{Pin, pin};
 use std::task::Poll;
 
-use tenure::{ErrorKind, Guard, Lock};
+use tenure::{ErrorKind, Guard, Lock, What};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::common::{Fault, client, crowd, ms, run_ready, two_clients};
@@ -162,6 +163,19 @@ async fn when_the_store_fails_the_readers_in_line_are_told_and_few_ask() {
     assert!(start.elapsed() < ms(5_000 + 33_000), "{:?}", start.elapsed());
     store.fault(Fault::None);
     drop(all((0..200).map(|_| waiter(&lock)).collect::<Vec<_>>()).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_who_gave_up_are_no_longer_ahead_of_anybody() {
+    let (locks, _store) = client();
+    let _held = writer(&locks).lock().await.unwrap();
+    let leaving: Vec<_> = (0..50).map(|_| waiter(&reader(&locks))).collect();
+    run_ready().await;
+    leaving.iter().for_each(JoinHandle::abort);
+    run_ready().await;
+    let mut events = locks.events();
+    let _waiting = waiter(&reader(&locks));
+    assert_eq!(events.recv().await.unwrap().what, What::Waiting { ahead: 0 });
 }
 
 /// An outage ends with any answer, also with one to a try beside the front: what fails a minute later is another outage.
