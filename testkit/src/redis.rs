@@ -185,7 +185,7 @@ repeat
     local kind, head = redis.call('TYPE', key).ok, nil
     if kind == 'string' then head = redis.call('GETRANGE', key, 0, 6) end
     if kind == 'hash' then head = redis.call('HGET', key, 'h') end
-    if head and string.sub(head, 1, 7) == 'tenure\\2' and redis.call('PTTL', key) == -1 then found[#found + 1] = key end
+    if head and string.sub(head, 1, 7) == 'tenure2' and redis.call('PTTL', key) == -1 then found[#found + 1] = key end
   end
 until cursor == '0'
 return #found > 0 and table.concat(found, ' ')";

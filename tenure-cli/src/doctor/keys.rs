@@ -14,7 +14,7 @@ use crate::text::{count, printable};
 /// How many keys are walked over in one step.
 const PAGE: u64 = 1_000;
 /// How every record of ours begins.
-const MAGIC: &[u8] = b"tenure\x02";
+const MAGIC: &[u8] = b"tenure2";
 /// How many keys a finding names.
 const NAMED: usize = 3;
 

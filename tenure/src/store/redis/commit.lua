@@ -40,7 +40,7 @@ if now > limit then return 'T' end
 -- are those of `short.lua`.
 local function entry(key, text, id)
   if text then
-    if sub(text, 1, 7) ~= 'tenure\2' then return end
+    if sub(text, 1, 7) ~= 'tenure2' then return end
     local at = 57
     while at <= #text do
       if sub(text, at + 32, at + 47) == id then return at, text, (unpack('<d', text, 17)) end

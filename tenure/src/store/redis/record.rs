@@ -6,7 +6,7 @@ use redis::Value;
 use crate::proto::{ClaimId, Entry, Grave, NEVER, Owner, Record};
 
 /// How every record begins: a name and the version of the encoding.
-pub(super) const MAGIC: &[u8] = b"tenure\x02";
+pub(super) const MAGIC: &[u8] = b"tenure2";
 
 /// A small record: one string, the header and then every entry.
 pub(super) fn small(mut bytes: Bytes) -> Option<Record> {

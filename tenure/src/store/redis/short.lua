@@ -20,14 +20,14 @@
 -- A grave is an entry without permits; who waits has no fence; nobody's owner is the empty text. Numbers are doubles, the
 -- one kind that Lua has: times in microseconds are exact in them, but never let Lua print one.
 
-local MAGIC = 'tenure\2'
+local MAGIC = 'tenure2'
 local HEAD = '<c7Bdddddd'         -- magic, how many entries, memory, fence, ticket, limit, alarm, expires
 local SUMS = '<dddddd'            -- holders, waiting, graves, the holders' weight, the head's ticket, the latest grave
 local ENTRY = '<ddddc16dI2c0I4c0' -- until, since, fence, ticket; id, permits, owner, rest: the inbox and the meta
 local HELD = '<c1dddd'            -- 'H', fence, since, until, waiting
-local BLANK = 'tenure\2\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\255\255\255\255\255\255?C\0\0\0\0\0\0\0\0'
+local BLANK = 'tenure2\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\255\255\255\255\255\255?C\0\0\0\0\0\0\0\0'
 -- MAGIC and how many entries, as one number: nobody, a single one, a crowd.
-local NOBODY, SINGLE, CROWD = 3.3324343639768849e-309, 8.3830941119443431e-304, -6.3077663842606566e+303
+local NOBODY, SINGLE, CROWD = 1.0233269179619559e-307, 6.7064752895554745e-303, -5.0462131074085253e+304
 local ACQUIRE, RENEW, RELEASE = 1, 2, 3
 local SECOND = 1000000
 
@@ -82,7 +82,7 @@ for i = 1, #KEYS do
       answer = fence
       after = pack('<c7Bddddddddddc0', MAGIC, 1, memory, fence, ticket, limit, alarm, expires, ends, now, fence, ticket, who)
     end
-  elseif op == ACQUIRE and tag == SINGLE and alarm > now then
+  elseif op == ACQUIRE and tag == SINGLE and id and alarm > now then
     local patience, _, most, wants = unpack('<dddd', what, 10)
     local permits, owner = unpack('<dI2', text, 105)
     local mine, wanted, claimant = unpack('<c16dI2', who)
