@@ -82,6 +82,58 @@ async fn pushes_work_again_after_a_restart() {
     granted(&mut watch).await;
 }
 
+/// A wait for the lock that somebody else holds, which is in the queue.
+async fn waiter(locks: &tenure::Locks) -> tokio::task::JoinHandle<tenure::Result<tenure::Guard>> {
+    let waiter = tokio::spawn(locks.mutex("a").build().unwrap().lock().into_future());
+    until("it stands in the queue", async || {
+        locks.mutex("a").build().unwrap().info().await.unwrap().waiters.len() == 1
+    })
+    .await;
+    waiter
+}
+
+#[tokio::test]
+async fn who_waits_goes_on_by_timer_while_no_subscription_is_allowed_and_by_push_once_it_is() {
+    let server = testkit::Redis::start();
+    server.command(&["ACL", "SETUSER", "locks", "on", "nopass", "~*", "+@all", "resetchannels", "&*"]);
+    let theirs = tenure::open(&server.url()).await.unwrap();
+    let ours = tenure::open(&server.url().replace("redis://", "redis://locks:any@")).await.unwrap();
+    let lock = theirs.mutex("a").build().unwrap();
+    let guard = lock.lock().await.unwrap();
+    let first = waiter(&ours).await;
+    until("the inbox is subscribed to", async || subscribers(&server) == 1).await;
+    // Ends the connection as well.
+    server.command(&["ACL", "SETUSER", "locks", "resetchannels"]);
+    until("the subscription has ended", async || subscribers(&server) == 0).await;
+    guard.release().await.unwrap();
+    let first = within(Duration::from_secs(3), first).await.unwrap().unwrap();
+
+    server.command(&["ACL", "SETUSER", "locks", "&*"]);
+    first.release().await.unwrap();
+    let guard = lock.lock().await.unwrap();
+    let second = waiter(&ours).await;
+    until("the inbox is subscribed to again", async || subscribers(&server) == 1).await;
+    guard.release().await.unwrap();
+    within(Duration::from_secs(3), second).await.unwrap().unwrap().release().await.unwrap();
+    assert_eq!(ours.metrics().lost, 0);
+}
+
+#[tokio::test]
+async fn who_waits_goes_on_when_every_client_is_killed() {
+    let server = testkit::Redis::start();
+    let (theirs, ours) = (tenure::open(&server.url()).await.unwrap(), tenure::open(&server.url()).await.unwrap());
+    let guard = theirs.mutex("a").build().unwrap().lock().await.unwrap();
+    let waiting = waiter(&ours).await;
+    for _ in 0..3 {
+        server.command(&["CLIENT", "KILL", "TYPE", "normal"]);
+        server.command(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+        until("the inbox is subscribed to again", async || subscribers(&server) == 1).await;
+    }
+    assert!(guard.is_held() && !waiting.is_finished());
+    drop(guard);
+    within(Duration::from_secs(3), waiting).await.unwrap().unwrap().release().await.unwrap();
+}
+
 #[tokio::test]
 async fn who_waits_is_woken_when_a_connection_that_went_deaf_is_replaced() {
     let server = testkit::Redis::start();

@@ -31,6 +31,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::store::Hub;
 
 mod dialer;
+mod inbox;
 mod line;
 
 /// What carries commands to a server and replies back, in order. A server's own error is a value among the replies.
@@ -64,7 +65,6 @@ pub(super) trait Listener: Send + Sync + 'static {
 const PATIENCE: Duration = Duration::from_secs(1);
 /// How long to wait between two attempts to connect: at first, and at most.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(400));
-
 /// The connection of one store, which comes back by itself. Clones share it.
 #[derive(Clone)]
 pub(super) struct Link(Arc<Inner>);
@@ -254,21 +254,6 @@ impl Inner {
             }
             _ => {}
         }
-    }
-
-    /// Subscribes to the inbox, and wakes whoever waits: a grant may have been published before.
-    async fn subscribe(&self, line: &Line) -> Result<()> {
-        let subscribed = line.connection.clone().subscribe(&*self.inbox).await;
-        match subscribed {
-            Ok(()) => {}
-            Err(error) if error.is_io_error() => return Err(errors::no_reply(&self.config.server, error)),
-            Err(error) => {
-                let error = errors::unreachable(&self.config, error);
-                tracing::warn!(%error, "grants are not pushed; whoever waits asks again in time");
-            }
-        }
-        self.hub.wake_all();
-        Ok(())
     }
 
     fn up(self: &Arc<Self>, line: Line) {
