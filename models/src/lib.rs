@@ -3,6 +3,7 @@
 //! | file | what it is about |
 //! | --- | --- |
 //! | `ballot.rs` | claims, tokens, replies that come late or never |
+//! | `hand_over.rs` | a hold that becomes somebody else's, by a vote that may fail half-way |
 //! | `restart.rs` | a node that lost its memory, or came back with an old one |
 //! | `members.rs` | members that change while locks are held |
 //! | `ring.rs` | a key that moves from one store to another |
@@ -32,6 +33,7 @@
 mod ballot;
 mod change;
 mod crowd;
+mod hand_over;
 mod home;
 mod members;
 mod node;

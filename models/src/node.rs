@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tenure::proto::{Acquire, At, Claim, ClaimId, Entry, Grave, NEVER, Op, Outcome, Record, Release, Renew};
+use tenure::proto::{Acquire, At, Claim, ClaimId, Entry, Grave, HandOver, NEVER, Op, Outcome, Record, Release, Renew};
 
 /// The node's clock. It stands still, for tokens are proposed by clients, and a term passes when the model says so.
 const NOW: u64 = 1;
@@ -49,6 +49,7 @@ pub(crate) enum Answer {
 enum Asked {
     Acquire { id: Id, token: u8 },
     Renew { id: Id, terms: u8 },
+    HandOver { id: Id, from: Id, token: u8, bury: bool },
     Release { id: Id, bury: bool },
     Expire,
 }
@@ -63,8 +64,17 @@ impl Node {
         self.ask(Asked::Renew { id, terms })
     }
 
+    /// The claim `from` becomes `id`, for one term and under that token.
+    pub(crate) fn hand_over(&mut self, id: Id, from: Id, token: u8, bury: bool) -> Answer {
+        self.ask(Asked::HandOver { id, from, token, bury })
+    }
+
     pub(crate) fn release(&mut self, id: Id, bury: bool) {
         self.ask(Asked::Release { id, bury });
+    }
+
+    pub(crate) fn is_buried(&self, id: Id) -> bool {
+        self.buried >> id & 1 == 1
     }
 
     /// Its holder's time has passed.
@@ -84,6 +94,7 @@ impl Node {
 
     fn after(&self, asked: Asked) -> (Self, Answer) {
         let id = |id: Id| ClaimId::new(id.into());
+        let grave = |bury: bool| if bury { EVER } else { Duration::ZERO };
         let terms = self.holder.map_or(0, |holder| holder.terms);
         let (op, now) = match asked {
             Asked::Acquire { id: of, token } => {
@@ -103,9 +114,19 @@ impl Node {
             Asked::Renew { id: of, terms } => {
                 (Op::Renew(Renew { id: id(of), ttl: TERM * terms.into(), fence: 0 }), NOW)
             }
-            Asked::Release { id: of, bury } => {
-                (Op::Release(Release { id: id(of), bury: if bury { EVER } else { Duration::ZERO }, fence: 0 }), NOW)
+            Asked::HandOver { id: of, from, token, bury } => {
+                let heir = HandOver {
+                    id: id(of),
+                    from: id(from),
+                    bury: grave(bury),
+                    ttl: TERM,
+                    owner: None,
+                    meta: Bytes::new(),
+                    fence: token.into(),
+                };
+                (Op::HandOver(heir), NOW)
             }
+            Asked::Release { id: of, bury } => (Op::Release(Release { id: id(of), bury: grave(bury), fence: 0 }), NOW),
             // Whatever is asked then, by anybody.
             Asked::Expire => {
                 let nobody = Release { id: id(Id::MAX), bury: Duration::ZERO, fence: 0 };
@@ -141,7 +162,7 @@ impl Node {
             memory: micros(EVER),
             expires: NEVER,
             holders: self.holder.map(entry).into_iter().collect(),
-            buried: (0..8).filter(|id| self.buried >> id & 1 == 1).map(grave).collect(),
+            buried: (0..8).filter(|id| self.is_buried(*id)).map(grave).collect(),
             ..Record::default()
         }
     }
