@@ -19,8 +19,8 @@
 //! then. So what it was certain of counts no more as soon as a hand-over has begun. It counts again once it was renewed,
 //! and that was asked for after what had failed was undone, at every node. It is not enough that the vote has failed: a
 //! request that comes late takes away a node that has just renewed the old claim, and what undoes that frees it for
-//! somebody else. Nor is a majority, for the renewal may rest on the one left. The quorum does not wait for it so far: it
-//! tells that a vote was lost a node's time later at the most.
+//! somebody else. Nor is a majority, for the renewal may rest on the one left. Where the quorum does not know that it was
+//! undone everywhere, a node's time later, it tells that it is not known what became of the hand-over.
 //!
 //! **What it shows not to matter.** A hand-over here begins at any moment, whether the old claim was renewed before or is
 //! in at all: that renewal makes it likely to succeed, and is needed only where new members have to be told of the claim.

@@ -131,6 +131,7 @@ impl Register for OneFile {
             transaction: false,
             stale_reads: false,
             kept_since: 0,
+            members: 0,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
 use crate::client::{Client, Core};
@@ -122,6 +122,7 @@ impl LocksBuilder {
             lines: Lines::default(),
             reentries: Reentries::default(),
             vitals: Vitals::default(),
+            members: AtomicU64::default(),
         });
         let keeper = Keeper::new(core.clone());
         let client = Client { core, keeper, options, prefix, closed: AtomicBool::new(false) };

@@ -1,8 +1,8 @@
 //! What the parts of one client share.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering::Acquire;
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
 use tracing::Span;
@@ -53,6 +53,8 @@ pub(crate) struct Core {
     pub(crate) lines: Lines,
     pub(crate) reentries: Reentries,
     pub(crate) vitals: Vitals,
+    /// The store's members as they were last told.
+    pub(crate) members: AtomicU64,
 }
 
 impl Core {
@@ -98,12 +100,25 @@ impl Core {
             let alone = || vec![self.vitals.health(self.node().to_owned(), 0, None)];
             self.meters.nodes(&if nodes.is_empty() { alone() } else { nodes });
         }
+        self.see_members();
         let Some(turn) = turn else { return };
         let Ok(node) = Key::new(self.node()) else { return };
         self.tell(&node, || match (turn, error) {
             (Turn::Down, Some(error)) => What::NodeDown { error: error.to_string() },
             _ => What::NodeUp,
         });
+    }
+
+    /// Tells of members that changed, which a store finds out while it is used.
+    fn see_members(&self) {
+        let traits = self.store.traits();
+        if traits.members == self.members.load(Relaxed) || traits.members == self.members.swap(traits.members, Relaxed)
+        {
+            return;
+        }
+        let Ok(store) = Key::new(traits.kind) else { return };
+        let names = || self.store.nodes().into_iter().map(|node| node.node).collect();
+        self.tell(&store, || What::MembersChanged { members: names() });
     }
 
     /// What the store's one node is called.

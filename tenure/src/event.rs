@@ -172,12 +172,18 @@ pub enum What {
     },
     /// A node that was down answers again.
     NodeUp,
+    /// The store goes by other members than before, or was found to. A change is told twice: when the old and the new members
+    /// begin to decide together, and when the new ones do alone.
+    MembersChanged {
+        /// Who they are now, as in [`NodeHealth::node`](crate::NodeHealth::node).
+        members: Vec<String>,
+    },
 }
 
 impl What {
     /// What happened, in a word: `waiting`, `acquired`, `not_acquired`, `renewed`, `suspect`, `lost`, `degraded`,
     /// `handed_on`, `released`, `committed`, `rolled_back`, `commit_unknown`, `transaction_decided`, `transaction_unknown`,
-    /// `record_unreadable`, `saga_step_failed`, `saga_compensated`, `saga_stuck`, `node_down` or `node_up`.
+    /// `record_unreadable`, `saga_step_failed`, `saga_compensated`, `saga_stuck`, `node_down`, `node_up` or `members_changed`.
     pub fn name(&self) -> &'static str {
         match self {
             What::Waiting { .. } => "waiting",
@@ -200,6 +206,7 @@ impl What {
             What::SagaStuck { .. } => "saga_stuck",
             What::NodeDown { .. } => "node_down",
             What::NodeUp => "node_up",
+            What::MembersChanged { .. } => "members_changed",
         }
     }
 }

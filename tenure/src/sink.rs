@@ -93,6 +93,7 @@ impl Sink for Log {
             What::SagaCompensated { status } | What::SagaStuck { status } => log!(status),
             What::NodeDown { error } => log!(error),
             What::NodeUp => tracing::event!(target: "tenure::event", Level::INFO, event, name),
+            What::MembersChanged { members } => log!(?members),
         }
     }
 }

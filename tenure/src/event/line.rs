@@ -43,6 +43,7 @@ impl fmt::Display for Event {
             What::SagaCompensated { status } | What::SagaStuck { status } => write!(f, "{name}: saga {status}"),
             What::NodeDown { error } => write!(f, "node {name} is down: {error}"),
             What::NodeUp => write!(f, "node {name} is up again"),
+            What::MembersChanged { members } => write!(f, "the members of {name} are now {}", members.join(", ")),
         }
     }
 }

@@ -44,8 +44,9 @@ impl Lease {
     ///
     /// [`ErrorKind::Lost`] when it is no longer held; [`ErrorKind::ReentryLimit`] when its owner has other claims on the lock, in
     /// or waiting, which would be in beside another owner's. [`ErrorKind::NoReply`] when it was asked three times and it is not
-    /// known what became of it: take it for lost, for it may be released in the background. Otherwise it is as it was:
-    /// [resume](Locks::resume) it, which also tells whether a quorum of which nodes failed meanwhile still has it.
+    /// known what became of it: take it for lost, for it may be released in the background. A quorum answers so, too, where a vote
+    /// failed and not every node has told yet that nothing is left of it. Otherwise it is as it was: [resume](Locks::resume)
+    /// it, which also tells whether a quorum of which nodes failed meanwhile still has it.
     ///
     /// # Cancel safety
     ///

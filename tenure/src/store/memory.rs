@@ -138,6 +138,7 @@ impl Store for Memory {
             transaction: false,
             stale_reads: false,
             kept_since: 0,
+            members: 0,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use tenure::{Lease, Ticket};
+use tenure::{Error, Lease, Ticket};
 
 use crate::*;
 
@@ -124,6 +124,43 @@ fn a_hand_over_that_fails_half_way_leaves_one_owner_or_none() {
         assert!(next.fence() > handed_over.map_or(fence, |heir| heir.fence()));
         assert!(next.release().await.unwrap() && !watching.is_finished());
     });
+}
+
+/// Fails where a hand-over that may yet be carried out at some node is told to have failed for good.
+#[test]
+fn a_lease_that_is_told_to_be_as_it_was_is_nobody_elses_for_as_long_as_it_is_held() {
+    let mut faults = vec![Fault::Refuse];
+    faults.extend([520, 600, 1_000, 2_000].map(|late| Fault::LateHandOvers(ms(late))));
+    for fault in faults {
+        seeds(10, move |seed| async move {
+            let nodes = nodes(3);
+            let (ours, others) = (Client::of(&nodes, 2 * seed), Client::of(&nodes, 2 * seed + 1));
+            let mut lease = lease(&ours).await;
+            lease.refresh().await.unwrap();
+            until("it is in everywhere", secs(1), || nodes.iter().all(|node| node.crowd("a").0 == 1)).await;
+            let ticket = sent(&lease);
+            ours.links[seed as usize % 2..].iter().for_each(|link| link.fault(fault));
+            let error = lease.hand_over_to("heir").await.unwrap_err();
+            let is_as_it_was = !error.is_ambiguous() && !error.is_lost();
+            assert!(is_as_it_was || fault != Fault::Refuse, "{error}");
+            ours.links.iter().for_each(|link| link.fault(Fault::None));
+            if is_as_it_was {
+                let mut resumed = ours.locks.resume(ticket.clone()).await;
+                while resumed.as_ref().is_err_and(Error::is_transient) {
+                    // Nodes that failed are left alone for a while.
+                    sleep(ms(50)).await;
+                    resumed = ours.locks.resume(ticket.clone()).await;
+                }
+                let resumed = resumed.unwrap();
+                while resumed.is_held() {
+                    assert!(others.mutex("a").try_lock().await.unwrap().is_none(), "{fault:?}: {error}");
+                    sleep(ms(10)).await;
+                }
+            }
+            sleep(secs(6)).await;
+            assert!(others.mutex("a").lock().timeout(secs(3)).await.unwrap().release().await.unwrap());
+        });
+    }
 }
 
 /// Fails where the new members are not told of a claim before it is handed over.

@@ -1,8 +1,8 @@
 //! Members come and go while locks are held: no two hold at a time, tokens rise, and holds survive.
 
 use futures_util::FutureExt;
-use tenure::ErrorKind;
 use tenure::store::Store;
+use tenure::{ErrorKind, What};
 
 use crate::*;
 
@@ -73,6 +73,25 @@ async fn a_client_that_slept_through_a_change_catches_up() {
     release(held).await;
     release(history.try_lock(&sleeper.mutex("a"), 1).await.unwrap().unwrap()).await;
     assert_eq!(names(&sleeper).await, names(&changer).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_is_told_to_whoever_uses_the_quorum() {
+    let nodes = nodes(5);
+    let (changer, user) = (client(&nodes, 1), client(&nodes, 2));
+    let mut events = user.locks.events();
+    user.mutex("a").lock().await.unwrap().release().await.unwrap();
+    changer.quorum.change_members(&["node-0", "node-3", "node-4"], |_| ()).await.unwrap();
+    sleep(secs(20)).await;
+    user.mutex("a").lock().await.unwrap().release().await.unwrap();
+    let mut told = Vec::new();
+    while let Ok(Some(event)) = tokio::time::timeout(ms(1), events.recv()).await {
+        if let What::MembersChanged { members } = event.what {
+            assert_eq!(event.name.as_str(), "redlock");
+            told.push(members);
+        }
+    }
+    assert_eq!(told, [["node-0", "node-3", "node-4"]], "once, and nothing is told before");
 }
 
 /// Fails where a client that cannot read the members goes on.

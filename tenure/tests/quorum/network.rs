@@ -35,6 +35,8 @@ pub(crate) enum Fault {
     Late(Duration),
     /// The same for releases; the rest is well.
     LateReleases(Duration),
+    /// The same for hand-overs and releases.
+    LateHandOvers(Duration),
 }
 
 /// One node. Clones are the same one.
@@ -202,15 +204,16 @@ impl Link {
     /// What `query` says once it has arrived, if anybody hears of it.
     async fn carry<T: Send + 'static>(
         &self,
-        is_release: bool,
+        op: Option<&Op>,
         query: impl FnOnce(&Node) -> T + Send + 'static,
     ) -> Result<T> {
         self.node.state().asked += 1;
         let (there, fault) = self.way();
-        let fault = match fault {
-            Fault::LateReleases(time) if is_release => Fault::Late(time),
-            Fault::LateReleases(_) => Fault::None,
-            other => other,
+        let fault = match (fault, op) {
+            (Fault::LateReleases(time), Some(Op::Release(_)))
+            | (Fault::LateHandOvers(time), Some(Op::Release(_) | Op::HandOver(_))) => Fault::Late(time),
+            (Fault::LateReleases(_) | Fault::LateHandOvers(_), _) => Fault::None,
+            (other, _) => other,
         };
         let node = self.node.clone();
         let (tell, told) = tokio::sync::oneshot::channel();
@@ -224,12 +227,13 @@ impl Link {
                 }
                 Fault::Hang => return std::future::pending().await,
                 Fault::Late(time) => sleep(time).await,
-                Fault::None | Fault::LoseReply | Fault::LateReleases(_) => {}
+                Fault::None | Fault::LoseReply | Fault::LateReleases(_) | Fault::LateHandOvers(_) => {}
             }
             let answer = query(&node);
             let (back, now) = link.way();
             sleep(back).await;
-            if fault == Fault::None && matches!(now, Fault::None | Fault::Late(_) | Fault::LateReleases(_)) {
+            let is_lost = matches!(now, Fault::Refuse | Fault::Hang | Fault::LoseReply);
+            if fault == Fault::None && !is_lost {
                 _ = tell.send(Ok(answer));
             } else {
                 std::future::pending::<()>().await;
@@ -249,7 +253,7 @@ impl fmt::Debug for Link {
 impl Store for Link {
     async fn apply(&self, key: &Key, op: &Op) -> Result<Reply> {
         let (key, op) = (key.clone(), op.clone());
-        self.carry(matches!(op, Op::Release(_)), move |node| node.apply_now(&key, &op)).await
+        self.carry(Some(&op.clone()), move |node| node.apply_now(&key, &op)).await
     }
 
     async fn apply_many(&self, ops: &[(Key, Op)]) -> Vec<Result<Reply>> {
@@ -266,15 +270,15 @@ impl Store for Link {
 
     async fn read(&self, key: &Key) -> Result<Seen> {
         let key = key.clone();
-        self.carry(false, move |node| Seen { record: node.record(key.as_str()), now: node.now() }).await
+        self.carry(None, move |node| Seen { record: node.record(key.as_str()), now: node.now() }).await
     }
 
     async fn scan(&self) -> Result<Vec<Key>> {
-        self.carry(false, |node| node.keys().into_iter().map(|name| Key::new(name).unwrap()).collect()).await
+        self.carry(None, |node| node.keys().into_iter().map(|name| Key::new(name).unwrap()).collect()).await
     }
 
     async fn ping(&self) -> Result<()> {
-        self.carry(false, |_| ()).await
+        self.carry(None, |_| ()).await
     }
 
     fn nodes(&self) -> Vec<tenure::NodeHealth> {
@@ -291,6 +295,7 @@ impl Store for Link {
             transaction: false,
             stale_reads: false,
             kept_since: self.node.state().kept_since,
+            members: 0,
         }
     }
 }

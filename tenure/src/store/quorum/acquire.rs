@@ -9,7 +9,7 @@ use super::node::{Vote, Weight};
 use super::round::{Answer, release};
 use super::tally::{Ballot, Round, agreed, calls_for_others, decide, shared, undecided};
 use super::{Inner, unavailable};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
 use crate::options::invalid;
 use crate::proto::{Acquire, ClaimId, HandOver, Op, Outcome, Release, Reply};
@@ -64,7 +64,7 @@ impl Inner {
                     Err(_) => self.give_up(&ballot, &[home]),
                 },
             },
-            Some(home) => self.let_go_now(key, self.leave(&ballot, &[home])).await,
+            Some(home) => _ = self.let_go_now(key, self.leave(&ballot, &[home])).await,
             None => {}
         }
         if ballot.home.is_none() {
@@ -91,7 +91,12 @@ impl Inner {
             }
             // Only who is told that it is busy knows that there is something to come back for.
             let stays = waits && matches!(outcome, Round::Lost(Reply { outcome: Outcome::Busy { .. }, .. }));
-            let has_home = self.lose(ballot, stays).await;
+            let Undone { home: has_home, everywhere } = self.lose(ballot, stays).await;
+            let is_gone = matches!(outcome, Round::Lost(Reply { outcome: Outcome::Gone { .. }, .. }));
+            if ballot.from.is_some() && !everywhere && !is_gone {
+                // What is under way may yet take a node from the old claim, which must not go on as if it still had it.
+                return Err(may_yet_follow(errors));
+            }
             let Round::Lost(reply) = outcome else { return Err(short(errors)) };
             let (Outcome::Busy { ahead, .. }, true) = (reply.outcome, waits) else { return Ok(reply) };
             match has_home {
@@ -202,24 +207,28 @@ impl Inner {
         reply
     }
 
-    /// Lets go of everything, but of the home if it stays there; says how it stands there then.
-    async fn lose(self: &Arc<Self>, ballot: &Ballot<'_>, stays: bool) -> Option<Standing> {
-        let mut kept = None;
+    /// Lets go of everything, but of the home if it stays there.
+    async fn lose(self: &Arc<Self>, ballot: &Ballot<'_>, stays: bool) -> Undone {
+        let (mut home, mut is_under_way) = (None, false);
         if let Some(claim) = self.claims().get(ballot.op.id) {
+            is_under_way = ballot.nodes.iter().any(|node| claim.standing(*node) == Standing::Asked);
             let standing = ballot.home.map(|home| claim.standing(home));
-            kept = standing.filter(|standing| stays && matches!(standing, Standing::In | Standing::Waits));
-            claim.home = ballot.home.filter(|_| kept.is_some());
+            home = standing.filter(|standing| stays && matches!(standing, Standing::In | Standing::Waits));
+            claim.home = ballot.home.filter(|_| home.is_some());
             claim.rounds += 1;
         }
         let others: Vec<usize> =
-            ballot.nodes.iter().copied().filter(|node| kept.is_none() || Some(*node) != ballot.home).collect();
+            ballot.nodes.iter().copied().filter(|node| home.is_none() || Some(*node) != ballot.home).collect();
         let releases = self.leave(ballot, &others);
         // Who will not wait has nothing left behind; who waits need not wait for that as well.
-        match kept {
-            Some(_) => self.let_go(ballot.key, releases),
-            None => self.let_go_now(ballot.key, releases).await,
-        }
-        kept
+        let everywhere = match home {
+            Some(_) => {
+                self.let_go(ballot.key, releases);
+                false
+            }
+            None => self.let_go_now(ballot.key, releases).await && !is_under_way,
+        };
+        Undone { home, everywhere }
     }
 
     /// Releases whatever may be at those nodes, in the background.
@@ -263,6 +272,14 @@ impl Inner {
     }
 }
 
+/// What is left of a ballot that was lost.
+struct Undone {
+    /// How it stands at its home, if it stays there.
+    home: Option<Standing>,
+    /// Whether there is certainly nothing of it at any node, nor on its way to one.
+    everywhere: bool,
+}
+
 /// The same request, for the place of another claim.
 fn in_place_of(from: ClaimId, bury: Duration, request: Acquire) -> Op {
     let Acquire { id, ttl, owner, meta, fence, .. } = request;
@@ -275,6 +292,11 @@ fn busy(reply: Reply, ahead: u32, retry_in: Duration) -> Reply {
 
 fn pause(rounds: u32) -> Duration {
     (RETRY.0 * 2_u32.pow(rounds.min(8))).min(RETRY.1)
+}
+
+fn may_yet_follow(errors: Vec<String>) -> Error {
+    let message = format!("too few nodes of the quorum took the claim over, and others may yet: {}", errors.join("; "));
+    Error::new(ErrorKind::NoReply, message)
 }
 
 fn short(errors: Vec<String>) -> Error {

@@ -13,10 +13,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Inner;
 use super::claims::Standing;
 use super::tally::{Ballot, Predecessor};
-use crate::error::Result;
+use super::{Inner, unavailable};
+use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::proto::{Acquire, Claim, HandOver, Outcome, Release, Renew, Reply};
 
@@ -26,7 +26,7 @@ const RETRY: Duration = Duration::from_millis(250);
 impl Inner {
     pub(super) async fn hand_over(self: &Arc<Self>, key: &Key, op: &HandOver) -> Result<Reply> {
         let is_begun = self.claims().get(op.id).is_some_and(|claim| !claim.nodes().is_empty());
-        if !is_begun && let Some(reply) = self.keeps(key, op).await? {
+        if !is_begun && let Some(reply) = self.keeps(key, op).await.map_err(not_begun)? {
             return Ok(reply);
         }
         let view = self.fresh_view().await?;
@@ -87,5 +87,13 @@ impl Inner {
             claims.forget(op.from);
         }
         self.let_go(ballot.key, releases);
+    }
+}
+
+/// Whatever became of the renewal, nothing was handed over.
+fn not_begun(error: Error) -> Error {
+    match error.is_ambiguous() {
+        true => unavailable(format!("nothing was handed over yet: {error}")),
+        false => error,
     }
 }

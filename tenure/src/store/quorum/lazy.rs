@@ -91,6 +91,7 @@ impl Store for Lazy {
             transaction: false,
             stale_reads: false,
             kept_since: u64::MAX,
+            members: 0,
         };
         self.store.get().map_or(unknown, |store| store.traits())
     }

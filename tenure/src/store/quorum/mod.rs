@@ -271,6 +271,7 @@ impl Store for Quorum {
             transaction: false,
             stale_reads: all.iter().any(|one| one.stale_reads),
             kept_since: 0,
+            members: self.0.view().membership.epoch,
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::future::{BoxFuture, join_all};
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
-use tokio::task::JoinHandle;
+use tokio::sync::oneshot;
 
 use super::Inner;
 use super::claims::Standing;
@@ -120,36 +120,42 @@ impl Inner {
     /// Releases what is left of a failed attempt, in the background and until each answer is certain or the claim has ended
     /// by itself.
     pub(super) fn let_go(self: &Arc<Self>, key: &Key, releases: Vec<(usize, Release)>) {
-        drop(self.letting_go(key, releases));
-    }
-
-    /// The same, and returns when it is done, after a node's time at the latest.
-    pub(super) async fn let_go_now(self: &Arc<Self>, key: &Key, releases: Vec<(usize, Release)>) {
-        if let Some(letting_go) = self.letting_go(key, releases) {
-            let _ = self.env.timeout(self.node_timeout, letting_go).await;
+        if !releases.is_empty() {
+            drop(self.letting_go(key, releases));
         }
     }
 
-    fn letting_go(self: &Arc<Self>, key: &Key, releases: Vec<(usize, Release)>) -> Option<JoinHandle<()>> {
-        let (inner, key) = (self.clone(), key.clone());
-        (!releases.is_empty()).then(|| {
-            env::spawn(async move {
-                join_all(releases.into_iter().map(|(node, release)| inner.see_off(&key, node, release))).await;
-            })
-        })?
+    /// The same, and returns when it is done, after a node's time at the latest; whether it was.
+    pub(super) async fn let_go_now(self: &Arc<Self>, key: &Key, releases: Vec<(usize, Release)>) -> bool {
+        if releases.is_empty() {
+            return true;
+        }
+        let done = self.env.timeout(self.node_timeout, self.letting_go(key, releases)).await;
+        done.is_some_and(|done| done.unwrap_or(false))
     }
 
-    async fn see_off(&self, key: &Key, node: usize, release: Release) {
+    fn letting_go(self: &Arc<Self>, key: &Key, releases: Vec<(usize, Release)>) -> oneshot::Receiver<bool> {
+        let (inner, key, (tell, told)) = (self.clone(), key.clone(), oneshot::channel());
+        env::spawn(async move {
+            let gone = releases.into_iter().map(|(node, release)| inner.see_off(&key, node, release));
+            _ = tell.send(join_all(gone).await.into_iter().all(|gone| gone));
+        });
+        told
+    }
+
+    /// Whether it is certain that nothing of it is left.
+    async fn see_off(&self, key: &Key, node: usize, release: Release) -> bool {
         let give_up = self.env.now() + self.longest;
         let op = Op::Release(release);
         while self.env.now() < give_up {
             let reply = self.node(node).ask(&self.env, self.node_timeout, key, &op).await;
             if !reply.as_ref().is_err_and(Error::is_transient) {
                 self.note(node, &op, &reply);
-                return;
+                return reply.is_ok();
             }
             self.env.sleep(self.env.jitter(2 * self.node_timeout)).await;
         }
+        false
     }
 }
 

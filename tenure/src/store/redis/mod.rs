@@ -263,6 +263,7 @@ impl Store for Redis {
             transaction: true,
             stale_reads,
             kept_since,
+            members: 0,
         }
     }
 }

@@ -224,6 +224,7 @@ impl Store for Sqlite {
             transaction: false,
             stale_reads: false,
             kept_since: 0,
+            members: 0,
         }
     }
 }

@@ -343,6 +343,7 @@ impl Store for RedisCluster {
             transaction: true,
             stale_reads,
             kept_since,
+            members: 0,
         }
     }
 }
