@@ -17,7 +17,7 @@ fn spread(cluster: &Cluster, count: usize) -> Vec<(String, usize)> {
 }
 
 /// The records of a master are its replica's as well.
-async fn until_replicated(cluster: &Cluster, master: usize) {
+pub(super) async fn until_replicated(cluster: &Cluster, master: usize) {
     let field = |node: usize, name: &str| {
         let info = cluster.nodes[node].command(&["INFO", "replication"]);
         info.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok())

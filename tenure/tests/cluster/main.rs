@@ -6,6 +6,7 @@
 mod committing;
 mod connecting;
 mod failing;
+mod handing;
 mod moving;
 mod pushes;
 mod secure;

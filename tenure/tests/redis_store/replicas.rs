@@ -7,7 +7,7 @@ use tenure::{ErrorKind, Locks, What};
 use super::*;
 
 /// A master and replicas that follow it.
-fn deployment<const N: usize>() -> (testkit::Redis, [testkit::Redis; N]) {
+pub(super) fn deployment<const N: usize>() -> (testkit::Redis, [testkit::Redis; N]) {
     let master = testkit::Redis::start_with(&["--repl-diskless-sync-delay", "0"]);
     let replicas = [(); N].map(|()| {
         let of = format!("127.0.0.1 {}", master.port());
@@ -18,13 +18,13 @@ fn deployment<const N: usize>() -> (testkit::Redis, [testkit::Redis; N]) {
 }
 
 /// How many times the server was asked to wait for replicas.
-fn waits(server: &testkit::Redis) -> usize {
+pub(super) fn waits(server: &testkit::Redis) -> usize {
     let stats = server.command(&["INFO", "commandstats"]);
     let line = stats.lines().find_map(|line| line.strip_prefix("cmdstat_wait:calls="));
     line.map_or(0, |line| line.split(',').next().unwrap().parse().unwrap())
 }
 
-async fn holders(store: &Redis, name: &str) -> Vec<ClaimId> {
+pub(super) async fn holders(store: &Redis, name: &str) -> Vec<ClaimId> {
     store.read(&key(name)).await.unwrap().record.holders.iter().map(|entry| entry.id).collect()
 }
 

@@ -6,6 +6,7 @@
 mod asking;
 mod committing;
 mod failover;
+mod handing;
 mod splitting;
 
 use std::future::Future;

@@ -10,6 +10,8 @@
 //!
 //! What holds already is never let out. A renewal that was not acknowledged is an error, and the hold is as certain as it
 //! was: until the time that replicas know of. To release it would let the next one in beside a holder who is certain.
+//! Nor is an heir, who follows a holder: it stays in, and nobody is told. After a failover the old claim may be what is
+//! there, and a hand-over that is asked for again goes on from either.
 //!
 //! A server keeps all that comes behind a `WAIT` on the same connection waiting, so there is one under way at a time, and
 //! whoever comes meanwhile goes with the next.
