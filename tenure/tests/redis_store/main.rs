@@ -4,6 +4,7 @@
 
 mod connecting;
 mod faults;
+mod holder;
 mod pushes;
 mod refusals;
 mod replicas;
