@@ -25,7 +25,8 @@ impl Process {
         let mut command = Command::new(std::env::current_exe().expect("this program has a path"));
         command.args(["--exact", "holder::a_child", "--ignored", "--nocapture"]);
         command.env("TENURE_TEST_ROLE", role).env("TENURE_TEST_URL", url);
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("this program starts again");
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("this program starts again");
         let said = lines(child.stdout.take().expect("it is a pipe"));
         Self { child, said }
     }
@@ -124,9 +125,9 @@ async fn hold_on(locks: &Locks, mut orders: UnboundedReceiver<String>) {
 
 /// Whether the lock is held, looked at before anything else can run: this thread is the runtime's only one.
 fn held_after_a_pause(guard: &Guard) -> bool {
-    // Looked at before it is said, as the signal may come at once.
+    // The signal may come as soon as it is said.
     let mut last = Instant::now();
-    say("ready");
+    say(format!("certain for {}", guard.remaining().as_micros()));
     loop {
         let now = Instant::now();
         if now - last >= TTL {
@@ -165,8 +166,9 @@ async fn who_was_stopped_for_twice_its_ttl_knows_that_its_hold_is_over_before_an
     let first: u64 = holder.hear().await.strip_prefix("acquired ").expect("the lock is free").parse().unwrap();
     // So that none is under way when it is stopped.
     holder.hear_until("renewed").await;
-    holder.tell("look when you were stopped");
-    holder.hear_until("ready").await;
+    let told = Instant::now();
+    let certain = holder.ask("look when you were stopped").await;
+    let certain = Duration::from_micros(certain.strip_prefix("certain for ").expect("it looks").parse().unwrap());
     holder.signal(Signal::STOP);
     let stopped = Instant::now();
 
@@ -174,6 +176,7 @@ async fn who_was_stopped_for_twice_its_ttl_knows_that_its_hold_is_over_before_an
     let left = info.holders[0].until.duration_since(info.read_at).unwrap();
     assert!(left <= TTL, "{left:?}");
     let other = locks.mutex("a").build().unwrap().lock().timeout(TTL * 2).await.unwrap();
+    assert!(told.elapsed() >= certain, "in after {:?}, and the holder was certain for {certain:?}", told.elapsed());
     let after = stopped.elapsed();
     assert!((left..left + TTL / 2).contains(&after), "{after:?}, and it had {left:?} left");
     assert!(other.fence().get() > first, "{other:?}, after {first}");
