@@ -1,7 +1,5 @@
 //! Holders that are processes of their own: this test program, started again. One is stopped for longer than its hold lasts,
 //! and an owner comes in from several.
-//!
-//! Bugs that were planted, one at a time, and found: see each test.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
@@ -156,8 +154,8 @@ async fn come_and_go(owner: &Locks, mut orders: UnboundedReceiver<String>) {
     }
 }
 
-/// Red with: `is_held` that looks at the state alone, and not at the time; a keeper that leaves it to the store's answer to
-/// say that a hold is over; holds that the store keeps for half of their time, or for three times as long.
+/// Red with: `is_held` that looks at the state alone, and not at the time; a hold that ended by its time, told as one that
+/// the store no longer has; renewals by which the store keeps it for half of its time, or for three times as long.
 #[tokio::test]
 async fn who_was_stopped_for_twice_its_ttl_knows_that_its_hold_is_over_before_anybody_tells_it_and_goes_on() {
     let server = testkit::Redis::start();
@@ -195,8 +193,8 @@ async fn who_was_stopped_for_twice_its_ttl_knows_that_its_hold_is_over_before_an
     // That no record without an expiry is left is looked at when the server goes.
 }
 
-/// Red with: an owner that is taken for a stranger by the rule at the store; an owner's claims that are counted only as far
-/// as they are the client's own; an owner that gets a fence of its own with each claim.
+/// Red with: an owner whom the script takes for a stranger; a bound that lets one more in; a fence of its own for each of an
+/// owner's claims.
 #[tokio::test]
 async fn an_owner_is_one_in_all_processes_and_a_stranger_is_not() {
     let server = testkit::Redis::start();
