@@ -11,7 +11,7 @@ use tenure::{Holder, LockInfo};
 use crate::args::How;
 use crate::duration;
 use crate::exit::{Failure, Result};
-use crate::text::{Paint, count, printable, table};
+use crate::text::{Paint, brief, count, printable, table};
 
 /// A lock in JSON.
 #[derive(Debug, Serialize)]
@@ -82,12 +82,12 @@ pub(crate) fn timestamp(time: SystemTime) -> String {
     Timestamp::try_from(time).map_or_else(|_| "-".to_owned(), |time| format!("{time:.3}"))
 }
 
-/// Whoever that is, printable: `host:pid (purpose)`, and the owner where one was named.
+/// Whoever that is, printable and brief: `host:pid (purpose)`, and the owner where one was named.
 pub(crate) fn who(holder: &Holder) -> String {
     let place = holder.meta.as_ref().map(|meta| format!("{}:{}", meta.host, meta.pid));
     let purpose = holder.meta.as_ref().and_then(|meta| meta.purpose.as_ref()).map(|purpose| format!("({purpose})"));
     let parts: Vec<String> = [holder.owner.clone(), place, purpose].into_iter().flatten().collect();
-    if parts.is_empty() { holder.id.to_string() } else { printable(&parts.join(" ")) }
+    if parts.is_empty() { holder.id.to_string() } else { brief(&parts.join(" ")) }
 }
 
 fn kind(info: &LockInfo) -> &'static str {
@@ -168,7 +168,7 @@ fn claim_details(claim: &Holder, info: &LockInfo) -> String {
         ("since", Some(since)),
         ("until", Some(until)),
         ("claim", Some(claim.id.to_string())),
-        ("metadata", Some(printable(&String::from_utf8_lossy(&claim.raw_meta))).filter(|meta| !meta.is_empty())),
+        ("metadata", Some(brief(&String::from_utf8_lossy(&claim.raw_meta))).filter(|meta| !meta.is_empty())),
     ];
     let known = fields.into_iter().filter_map(|(name, value)| Some((name, value?)));
     known.fold(String::new(), |shown, (name, value)| shown + &format!("  {name:8} {value}\n"))

@@ -19,6 +19,17 @@ pub(crate) fn printable(text: &str) -> String {
     })
 }
 
+/// The most characters that are shown of one text from the store.
+const SHOWN: usize = 1024;
+
+/// The same, and cut where it is longer than what a client of the library writes.
+pub(crate) fn brief(text: &str) -> String {
+    match text.char_indices().nth(SHOWN) {
+        None => printable(text),
+        Some((end, _)) => format!("{}… ({} bytes in all)", printable(&text[..end]), text.len()),
+    }
+}
+
 /// JSON in one line, with the controls escaped that JSON itself would let through (DEL and C1).
 pub(crate) fn json(value: &impl serde::Serialize) -> String {
     let plain = serde_json::to_string(value).expect("what is printed here is text and numbers");
@@ -104,6 +115,12 @@ mod tests {
         let line = json(&evil);
         assert!(!line.chars().any(char::is_control), "{line:?}");
         assert_eq!(serde_json::from_str::<String>(&line).unwrap(), evil);
+    }
+
+    #[test]
+    fn what_is_too_long_is_cut_between_characters() {
+        assert_eq!(brief(&"é".repeat(SHOWN)), "é".repeat(SHOWN));
+        assert_eq!(brief(&"é".repeat(SHOWN + 1)), format!("{}… (2050 bytes in all)", "é".repeat(SHOWN)));
     }
 
     #[test]

@@ -6,9 +6,12 @@ mod support;
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
 use support::{Running, Store, code, eventually, text};
+use tenure::Key;
+use tenure::proto::{Acquire, Claim, ClaimId, Op, Owner};
 
 #[test]
 fn ls_lists_what_is_held_and_awaited() {
@@ -80,6 +83,30 @@ fn nothing_from_the_store_steers_the_terminal() {
         assert!(!shown.contains(|c: char| c.is_control() && c != '\n'), "{args:?}: {shown:?}");
         assert!(args.contains(&"--json") || !shown.contains('\u{202e}'), "{args:?}: {shown:?}");
     }
+}
+
+/// Red with: metadata that is printed as it lies there; an owner that is.
+#[tokio::test]
+async fn what_is_too_long_or_no_text_is_cut_for_people_and_whole_in_json() {
+    let store = Store::redis();
+    let locks = tenure::open(&store.redis.as_ref().unwrap().url()).await.unwrap();
+    let garbage: Vec<u8> = (0..=255).cycle().take(100_000).collect();
+    let (meta, owner) = (garbage.clone().into(), Some(Owner::new("o".repeat(50_000))));
+    let ttl = Duration::from_secs(60);
+    let claim = Claim::EXCLUSIVE;
+    let (id, patience, memory) = (ClaimId::new(1), Duration::ZERO, ttl);
+    let acquire = Op::Acquire(Acquire { id, claim, ttl, patience, owner, max: 1, memory, meta, fence: 0 });
+    locks.store().apply(&Key::new("x").unwrap(), &acquire).await.unwrap();
+
+    for args in [&["ls"][..], &["show", "x"]] {
+        let output = store.output(args);
+        let shown = text(&output.stdout);
+        assert!(shown.contains("(50000 bytes in all)") && shown.len() < 20_000, "{args:?}: {} bytes", shown.len());
+        assert!(!shown.contains(|c: char| c.is_control() && c != '\n'), "{args:?}: {shown:?}");
+    }
+    let holder = &store.show("x")["holders"][0];
+    assert_eq!((holder["pid"].as_u64(), holder["owner"].as_str().map(str::len)), (None, Some(50_000)));
+    assert_eq!(holder["meta"], String::from_utf8_lossy(&garbage).as_ref());
 }
 
 #[test]

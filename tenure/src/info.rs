@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::codec::Codec;
+use crate::error::{Error, ErrorKind};
 use crate::hold::Fence;
 use crate::key::Key;
 use crate::options::Options;
@@ -71,10 +72,10 @@ pub struct Holder {
     pub until: SystemTime,
     /// The token; `None` while it waits.
     pub fence: Option<Fence>,
-    /// Host, pid and purpose, where the metadata is of that kind. Whoever can write to the store can write it: show it,
-    /// and rest nothing on it.
+    /// Host, pid and purpose, where the metadata is of that kind and no longer than the 1 KiB that a claim may have. Whoever
+    /// can write to the store can write it: show it, and rest nothing on it.
     pub meta: Option<Meta>,
-    /// The metadata as it lies in the store.
+    /// The metadata as it lies in the store, be it of any length.
     pub raw_meta: Bytes,
 }
 
@@ -84,14 +85,22 @@ impl Holder {
     ///
     /// # Errors
     ///
-    /// When it is no such value.
+    /// When it is no such value, or longer than the 1 KiB that a claim may have.
     pub fn meta_as<T: DeserializeOwned>(&self, codec: &impl Codec) -> crate::Result<T> {
+        let n = self.raw_meta.len();
+        if n > Options::META_MAX {
+            let message =
+                format!("the metadata has {n} bytes, and {} are the most: no client wrote it", Options::META_MAX);
+            return Err(Error::new(ErrorKind::Corrupt, message));
+        }
         codec.decode(&self.raw_meta)
     }
 }
 
 impl From<Entry> for Holder {
     fn from(entry: Entry) -> Self {
+        // What lies there may be anybody's: the cap on writing binds only those who write by this library.
+        let readable = entry.meta.len() <= Options::META_MAX;
         Self {
             id: entry.id,
             owner: entry.owner.map(|owner| owner.as_str().to_owned()),
@@ -99,7 +108,7 @@ impl From<Entry> for Holder {
             since: time(entry.since),
             until: time(entry.until),
             fence: (entry.fence > 0).then_some(Fence(entry.fence)),
-            meta: serde_json::from_slice(&entry.meta).ok(),
+            meta: readable.then(|| serde_json::from_slice(&entry.meta).ok()).flatten(),
             raw_meta: entry.meta,
         }
     }

@@ -108,7 +108,11 @@ impl Lock {
         Acquiring::new(self.spec.clone(), self.client.clone())
     }
 
-    /// Whether anybody holds the lock now. Where a task of this process certainly does, the store is not asked.
+    /// Whether anybody holds the lock now.
+    ///
+    /// The store is not asked where this client certainly holds all of it for a task that stood in its
+    /// [line](LockBuilder::local_hand_off), or any of it for the owner of this `Lock`. To see another hold (of a reader, of
+    /// permits, of another owner, with a backoff, without the line, or a lease) costs a round trip.
     ///
     /// # Errors
     ///
@@ -119,7 +123,8 @@ impl Lock {
     /// It only reads.
     pub async fn is_locked(&self) -> Result<bool> {
         let core = &self.client.core;
-        if core.lines.are_held(&self.spec.key, core.env.now()) {
+        let now = core.env.now();
+        if core.lines.are_held(&self.spec.key, now) || core.reentries.is_in(&self.spec, now) {
             return Ok(true);
         }
         Ok(self.info().await?.is_locked())

@@ -67,7 +67,8 @@ impl Options {
     pub(crate) const TTL: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(7 * 24 * 3600));
     const PATIENCE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(3600));
     const OP_TIMEOUT: (Duration, Duration) = (Duration::from_millis(1), Duration::from_secs(600));
-    const META_MAX: usize = 1024;
+    /// The longest metadata, in bytes.
+    pub(crate) const META_MAX: usize = 1024;
 
     /// Refuses what cannot be meant, by name, with what would do.
     pub(crate) fn validate(&self) -> Result<()> {

@@ -60,6 +60,14 @@ impl Reentries {
         }
     }
 
+    /// Whether the owner certainly holds that lock.
+    pub(crate) fn is_in(&self, spec: &Spec, now: Moment) -> bool {
+        let Some(owner) = &spec.owner else { return false };
+        let all = self.all();
+        let shared = all.get(&(spec.key.clone(), owner.clone()));
+        shared.is_some_and(|shared| !shared.hold.is_over() && now < shared.hold.deadline())
+    }
+
     /// Offers a hold that the store granted to an owner for sharing, unless another one is offered.
     pub(crate) fn offer(&self, spec: &Arc<Spec>, hold: &Arc<Hold>) {
         let Some(owner) = &spec.owner else { return };

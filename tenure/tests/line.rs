@@ -193,11 +193,14 @@ async fn what_this_process_knows_is_not_asked() {
     store.take_ops();
     assert!(mutex(&ours).is_locked().await.unwrap());
     assert!(mutex(&ours).try_lock().await.unwrap().is_none());
-    assert_eq!(store.take_ops(), []);
+    assert_eq!((store.take_ops().len(), store.take_reads()), (0, 0));
     assert!(mutex(&theirs).try_lock().await.unwrap().is_none());
     assert_eq!(store.take_ops().len(), 1, "who does not know has to ask");
+    assert!(mutex(&theirs).is_locked().await.unwrap());
+    assert_eq!(store.take_reads(), 1, "the same");
     guard.release().await.unwrap();
     assert!(!mutex(&ours).is_locked().await.unwrap());
+    assert_eq!(store.take_reads(), 1, "nobody of this process holds it");
     assert!(mutex(&ours).try_lock().await.unwrap().is_some());
 }
 

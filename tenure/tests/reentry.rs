@@ -8,7 +8,7 @@
 mod common;
 
 use common::{Fault, client, crowd, ms, run_ready, two_clients};
-use tenure::ErrorKind;
+use tenure::{ErrorKind, LockBuilder};
 
 #[tokio::test(start_paused = true)]
 async fn entering_again_asks_nobody_and_the_last_to_go_releases() {
@@ -130,4 +130,51 @@ async fn releasing_a_share_of_what_was_lost_says_so() {
     theirs.break_lock("a").await.unwrap();
     one.lost().await;
     assert!(!one.release().await.unwrap() && !two.release().await.unwrap());
+}
+
+/// Red with: an owner's hold that counts whoever asks; no look at the line, or at the owner's hold.
+#[tokio::test(start_paused = true)]
+async fn whether_it_is_held_is_asked_where_it_is_not_known_from_the_line_or_the_owner() {
+    let (locks, store) = client();
+    // The lock that asks, and how often it reads while the other one is held.
+    let seen = async |asks: LockBuilder, holds: LockBuilder| {
+        let (asks, guard) = (asks.build().unwrap(), holds.build().unwrap().lock().await.unwrap());
+        store.take_reads();
+        assert!(asks.is_locked().await.unwrap());
+        let reads = store.take_reads();
+        guard.release().await.unwrap();
+        assert!(!asks.is_locked().await.unwrap());
+        reads
+    };
+    let (mutex, of) = (|| locks.mutex("a"), |owner: &str| locks.owner(owner).mutex("a"));
+    assert_eq!(seen(mutex(), locks.write("a")).await, 0, "in line");
+    assert_eq!(seen(of("ann"), mutex()).await, 0, "whoever asks");
+    assert_eq!(seen(of("ann"), of("ann")).await, 0, "the owner's");
+    assert_eq!(seen(of("ann"), locks.owner("ann").read("a")).await, 0, "of any kind");
+    assert_eq!(seen(of("bob"), of("ann")).await, 1, "another owner's");
+    assert_eq!(seen(mutex(), of("ann")).await, 1);
+    assert_eq!(seen(mutex(), locks.read("a")).await, 1);
+    assert_eq!(seen(mutex(), mutex().local_hand_off(false)).await, 1);
+    assert_eq!(seen(mutex(), mutex().retry(1, ms(10))).await, 1);
+}
+
+/// Red with: an owner's hold that counts beyond its time.
+#[test]
+fn an_owners_hold_that_nobody_keeps_any_more_is_no_hold_after_its_time() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let first = runtime();
+    let (lock, guard) = first.block_on(async {
+        let locks = tenure::open("memory:").await.unwrap();
+        let lock = locks.owner("ann").mutex("a").ttl(ms(200)).build().unwrap();
+        let guard = lock.lock().await.unwrap();
+        (lock, guard)
+    });
+    // With it goes who would say that the hold is over.
+    drop(first);
+    while guard.is_held() {
+        std::thread::sleep(ms(1));
+    }
+    // The store gives it up a little later: the margin.
+    std::thread::sleep(ms(10));
+    assert!(!runtime().block_on(lock.is_locked()).unwrap());
 }

@@ -37,7 +37,14 @@ fn look(folder: &Path, faults: &mut Vec<String>) -> std::io::Result<usize> {
             files += 1;
             let extension = path.extension().unwrap_or_default();
             if !IMAGES.iter().any(|image| extension == *image) {
-                let found = inspect(&fs::read(&path)?, extension == "rs");
+                let content = fs::read(&path)?;
+                let mut found = inspect(&content, extension == "rs");
+                if extension == "rs"
+                    && path.starts_with("./tenure/src")
+                    && !path.starts_with("./tenure/src/conformance")
+                {
+                    found.extend(silent_on_cancelling(&String::from_utf8_lossy(&content)));
+                }
                 faults.extend(found.iter().map(|fault| format!("{}{fault}", path.display())));
             }
         }
@@ -59,9 +66,24 @@ fn inspect(content: &[u8], rust: bool) -> Vec<String> {
     too_long.then(|| format!(": {length} lines, and {LONGEST} are the most")).into_iter().chain(unwanted).collect()
 }
 
+/// The public async functions that do not say what becomes of a future that is dropped. A trait's methods are not among
+/// them: the trait says it once.
+fn silent_on_cancelling(text: &str) -> Vec<String> {
+    let mut faults = Vec::new();
+    let mut said = false;
+    for (line, number) in text.lines().map(str::trim_start).zip(1..) {
+        let is_above = line.starts_with("///") || line.starts_with("#[");
+        if line.starts_with("pub async fn") && !said {
+            faults.push(format!(":{number}: no `# Cancel safety` above `{}`", line.split('(').next().unwrap_or(line)));
+        }
+        said = is_above && (said || line == "/// # Cancel safety");
+    }
+    faults
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{LONGEST, UNWANTED, inspect};
+    use super::{LONGEST, UNWANTED, inspect, silent_on_cancelling};
 
     #[test]
     fn a_file_is_faulted_for_its_length_and_for_what_does_not_belong() {
@@ -72,5 +94,17 @@ mod tests {
         for unwanted in UNWANTED {
             assert_eq!(inspect(format!("fine\nsee {unwanted}here").as_bytes(), true), [format!(":2: `{unwanted}`")]);
         }
+    }
+
+    #[test]
+    fn a_public_async_function_says_what_becomes_of_it_when_it_is_dropped() {
+        let said =
+            "/// Waits.\n///\n/// # Cancel safety\n///\n/// It only reads.\n#[must_use]\npub async fn wait() {}\n";
+        assert!(silent_on_cancelling(said).is_empty());
+        // What the one above says is not said of the next one.
+        let next = format!(
+            "{said}    /// Waits too.\n    pub async fn wait_too<T>(&self) {{}}\npub(crate) async fn ours() {{}}"
+        );
+        assert_eq!(silent_on_cancelling(&next), [":9: no `# Cancel safety` above `pub async fn wait_too<T>`"]);
     }
 }

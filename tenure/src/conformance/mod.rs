@@ -26,6 +26,12 @@
 //! clock, as its replies tell it, and wait for what they await: how fast the machine is changes only how long they take.
 //! They need a tokio runtime with its timer.
 //!
+//! # Cancel safety
+//!
+//! For every function here, and those for journals and participants: one whose future is dropped has tried nothing to its
+//! end, and harms no other. What it has put under its fresh names stays: in a store until its time passes, in a journal
+//! until it is forgotten, at a participant until it is settled.
+//!
 //! A test that cannot fail tests nothing. What each function was seen to find stands at its end, as *red with*: a fault
 //! planted in the rule, or in the memory store.
 

@@ -9,6 +9,10 @@ use crate::transaction::TransactionId;
 use crate::transaction::participant::{Ack, Branch, Did, Participant, Refusal, Share, ShareState, Vote};
 
 /// What the checks need to know of the work that a participant does: 100 are there, and can be taken.
+///
+/// # Cancel safety
+///
+/// It only looks.
 #[async_trait]
 pub trait Bench: Send + Sync {
     /// Work that takes that many: they are reserved at prepare, gone with the commit, and back with a rollback.

@@ -15,6 +15,12 @@ use crate::transaction::{Settle, Verdict, refused};
 ///
 /// What must hold: `load` and `swap` of one key are linearizable; `swap` succeeds only where the value is the one that
 /// was loaded as `version`; `now` never runs backwards by more than clocks do. The value is opaque bytes.
+///
+/// # Cancel safety
+///
+/// For every method: a `swap` whose future is dropped happens as a whole, then or later, or never will; who loads again
+/// sees which, and one that comes late fails if another one came before it. `load`, `keys` and `ping` only look. Nobody
+/// else's calls are harmed.
 #[async_trait]
 pub trait Register: std::fmt::Debug + Send + Sync + 'static {
     /// The value under `key`, if there is one, and the register's clock.

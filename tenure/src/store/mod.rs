@@ -69,6 +69,13 @@ pub(crate) use sqlite::{sqlite_create, sqlite_explain, sqlite_options, sqlite_pa
 /// * A store sets no time limit on a reply beyond what its transport needs: the caller does, by dropping the future. A
 ///   dropped future is a missing reply.
 /// * What it writes expires at [`Record::expires`], always.
+///
+/// # Cancel safety
+///
+/// For every method: who drops its future knows as much as after [`NoReply`](crate::ErrorKind::NoReply). Each operation in
+/// it is carried out as a whole, then or later, or never will be; who asks again with the same id is told how things stand.
+/// A store sees that nobody else is harmed: what others have under way on the same connection is answered as ever, and no
+/// lock is left half written. `read`, `scan` and `ping` only look.
 #[async_trait]
 pub trait Store: Debug + Send + Sync + 'static {
     /// Carries out one operation.

@@ -45,6 +45,7 @@ struct State {
     mute: AtomicBool,
     refuse_acquires: AtomicBool,
     ops: Mutex<Vec<Op>>,
+    reads: AtomicUsize,
     delay: Mutex<Duration>,
     /// What each operation costs, and until when those cost that were sent before.
     cost: Mutex<(Duration, Option<tokio::time::Instant>)>,
@@ -79,6 +80,7 @@ impl Chaos {
             mute: AtomicBool::new(false),
             refuse_acquires: AtomicBool::new(false),
             ops: Mutex::default(),
+            reads: AtomicUsize::new(0),
             delay: Mutex::default(),
             cost: Mutex::default(),
             hung: Mutex::default(),
@@ -134,6 +136,11 @@ impl Chaos {
     /// The operations that were carried out, and forgets them.
     pub fn take_ops(&self) -> Vec<Op> {
         std::mem::take(&mut self.state.ops.lock().unwrap())
+    }
+
+    /// How many records were read, and forgets it.
+    pub fn take_reads(&self) -> usize {
+        self.state.reads.swap(0, SeqCst)
     }
 
     pub fn acquires(&self) -> usize {
@@ -217,6 +224,7 @@ impl Store for Chaos {
     }
 
     async fn read(&self, key: &Key) -> Result<Seen> {
+        self.state.reads.fetch_add(1, SeqCst);
         self.memory.read(key).await
     }
 

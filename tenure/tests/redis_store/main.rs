@@ -5,6 +5,7 @@
 mod connecting;
 mod faults;
 mod handing;
+mod holder;
 mod pushes;
 mod refusals;
 mod replicas;

@@ -162,3 +162,26 @@ async fn what_a_real_server_is_hard_to_bring_to_is_told_as_well() {
         refused(&connect(&server.url()).await, kind, words).await;
     }
 }
+
+/// Red with: metadata that is decoded at any length; the same in `meta_as` alone.
+#[tokio::test]
+async fn metadata_that_no_client_writes_is_not_read_and_harms_nobody() {
+    let server = testkit::Redis::start();
+    let locks = tenure::open(&server.url()).await.unwrap();
+    let told = |purpose: usize| format!(r#"{{"host":"h","pid":1,"purpose":"{}"}}"#, "x".repeat(purpose)).into_bytes();
+    let fits = told(1_024 - told(0).len());
+    let metas =
+        [(fits.clone(), true), (told(fits.len()), false), (vec![0xff; 1_024], false), (vec![b'['; 1 << 20], false)];
+    for (id, (meta, is_read)) in (1..).zip(metas) {
+        let claim = Acquire { meta: meta.clone().into(), ..claim(id) };
+        assert!(is_held(locks.store().apply(&key("a"), &Op::Acquire(claim)).await.unwrap().outcome));
+        let info = locks.info("a").await.unwrap();
+        let holder = &info.holders[0];
+        assert!(holder.raw_meta == meta, "the code that asks for them gets all {} bytes", meta.len());
+        assert_eq!(holder.meta.is_some(), is_read, "{} bytes", meta.len());
+        let decoded = holder.meta_as::<tenure::Meta>(&tenure::Json);
+        assert!(if is_read { decoded.is_ok() } else { decoded.is_err_and(|error| error.kind() == ErrorKind::Corrupt) });
+        assert_eq!(locks.list().await.unwrap().len(), 1);
+        assert_eq!(locks.break_lock("a").await.unwrap().len(), 1, "it can be broken as any other");
+    }
+}

@@ -74,6 +74,12 @@ pub use self::sqlite::SqliteJournal;
 ///   it reads what is there, and never assumes. Any other error says that it never will be.
 /// * Nothing is ever sent twice from here, and no time limit is set beyond what the transport needs.
 /// * Ids are 1 to [`ID_MAX`] bytes long, and are never used again for something else.
+///
+/// # Cancel safety
+///
+/// For every method: who drops its future knows as much as after [`NoReply`](ErrorKind::NoReply), and reads what is there.
+/// `write` and `forget` happen as a whole, then or later, or never will; `load`, `list` and `unsettled` only look. Nobody
+/// else's calls are harmed.
 #[async_trait]
 pub trait Journal: Debug + Send + Sync + 'static {
     /// What is there under `id`, if anything.

@@ -58,6 +58,12 @@ pub use work::{Param, SqlWork, Statement};
 ///
 /// **`commit`** does what was staged. **`rollback`** drops it and gives back what was reserved; where nothing is staged it
 /// leaves a tombstone, unless the lock has seen a newer token, by which a late prepare is refused anyway.
+///
+/// # Cancel safety
+///
+/// For every method: who drops its future knows as much as after an error, which is nothing. The step happens as a whole,
+/// then or later, or never will, and is asked for again until it is answered; nobody else's is harmed. A transaction that
+/// is given up so is settled by recovery.
 #[async_trait]
 pub trait Participant: Debug + Send + Sync + 'static {
     /// What it is called in the records of transactions; not twice in one coordinator.
