@@ -1,15 +1,8 @@
 //! A two-phase transaction is dropped at every await point: it is polled k times and dropped, for each k until it ends. Then
 //! the next holder's recovery, which is dropped in the same way first, leaves all participants as one, and nothing staged.
 
-#![allow(clippy::disallowed_methods, reason = "tests have their time and their tasks from tokio")]
-
-mod common;
-
 use std::collections::BTreeMap;
-use std::future::Future;
-use std::pin::pin;
 use std::sync::{Arc, Mutex};
-use std::task::Poll;
 
 use async_trait::async_trait;
 use tenure::env::Env;
@@ -19,17 +12,7 @@ use tenure::transaction::participant::{Ack, Branch, Share, ShareState, Vote};
 use tenure::transaction::{Participant, TransactionId};
 use tenure::{Fence, Guard, Result};
 
-/// Polls `future` up to `k` times; what it came to, if it did.
-async fn poll_times<F: Future>(k: usize, future: F) -> Option<F::Output> {
-    let mut future = pin!(future);
-    for _ in 0..k {
-        match std::future::poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await {
-            Poll::Ready(output) => return Some(output),
-            Poll::Pending => tokio::task::yield_now().await,
-        }
-    }
-    None
-}
+use super::poll_times;
 
 /// A journal with an await point before and after each write.
 #[derive(Clone, Debug)]
@@ -137,7 +120,7 @@ async fn hold(locks: &tenure::Locks) -> Guard {
 async fn a_transaction_dropped_at_any_point_is_settled_by_the_next_holder() {
     let (mut committed, mut rolled_back) = (0, 0);
     for k in 0.. {
-        let (locks, _store) = common::client();
+        let (locks, _store) = super::client();
         let (journal, shelves) = (Slow(Memory::with_env(Env::simulated(7))), [Shelf::new("a"), Shelf::new("b")]);
         let coordinator = Coordinator::new(Presumed(journal.clone())).env(Env::simulated(7));
         let coordinator = shelves.iter().fold(coordinator, |all, shelf| all.participant(shelf.clone()).unwrap());
