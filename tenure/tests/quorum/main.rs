@@ -26,6 +26,7 @@
 mod asking;
 mod ballots;
 mod contention;
+mod dropping;
 mod handing;
 mod history;
 mod leaving;
