@@ -140,3 +140,8 @@ async fn neither_is_left(locks: &Locks, store: &Chaos) {
     nothing_is_left(locks, store).await;
     assert_eq!(crowd(store, "b").await, (0, 0));
 }
+
+async fn neither_comes_back(locks: &Locks, store: &Chaos) {
+    neither_is_left(locks, store).await;
+    nothing_comes_back(locks, store).await;
+}

@@ -6,6 +6,7 @@ use std::task::Poll;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tenure::Result;
+use tenure::store::Store;
 
 use crate::members::{client, names};
 use crate::*;
@@ -141,5 +142,33 @@ async fn who_looks_at_members_and_nodes_leaves_nothing() {
                 break;
             }
         }
+    }
+}
+
+/// Fails where a push that came between two polls is kept by the future that was dropped.
+#[tokio::test(start_paused = true)]
+async fn a_watch_at_all_members_loses_no_push() {
+    let nodes = nodes(3);
+    let [ours, theirs] = [1, 2].map(|seed| client(&nodes, seed));
+    for polls in 0..4 {
+        let name = format!("a{polls}");
+        let held = ours.mutex(&name).try_lock().await.unwrap().unwrap();
+        let Op::Acquire(claim) = stranger(10 + polls as u128, secs(5), 0) else { unreachable!() };
+        let claim = Op::Acquire(Acquire { patience: secs(5), ..claim });
+        let mut watch = theirs.quorum.watch(&key(&name), claim.id());
+        theirs.quorum.apply(&key(&name), &claim).await.unwrap();
+        // What the claim itself brought about is heard before.
+        while watch.next().now_or_never().is_some() {}
+        {
+            let mut next = Box::pin(watch.next());
+            for _ in 0..polls {
+                assert!((&mut next).now_or_never().is_none());
+            }
+            held.release().await.unwrap();
+            sleep(ms(10)).await;
+        }
+        assert!(watch.next().now_or_never().is_some(), "it was kept, after {polls} polls");
+        let reply = theirs.quorum.apply(&key(&name), &claim).await.unwrap();
+        assert!(matches!(reply.outcome, tenure::proto::Outcome::Held { .. }), "{reply:?}");
     }
 }
