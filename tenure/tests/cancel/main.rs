@@ -3,6 +3,11 @@
 //! promises, where that is something else.
 //!
 //! Transactions and members are dropped in the same way in `transaction/replies.rs` and `quorum/dropping.rs`.
+//!
+//! Bugs that were planted, one at a time, and found: what was under way is released without a grave, or only where a reply
+//! was lost; a place is not given up; an heir is left in; work outlives its protection; of several losses the first guard's
+//! counts; a dropped renewal releases; a release is tried for ever; who looks takes the lock; listeners begin anew at each
+//! call; what is decided is nobody's to drive; an abandonment is everybody's.
 
 #![allow(clippy::disallowed_methods, reason = "tests have their time and their tasks from tokio")]
 

@@ -53,14 +53,15 @@ async fn drop_and_end(polls: usize, begin: Option<Change>, change: Change) -> &'
         sleep(LOCKED).await;
     }
     let (before, becoming) = names(&other).await;
-    match polls % 2 {
-        0 => other.quorum.finish_change(|_| ()).await.unwrap(),
-        _ => other.quorum.undo_change(|_| ()).await.unwrap(),
+    let finishes = polls.is_multiple_of(2);
+    match finishes {
+        true => other.quorum.finish_change(|_| ()).await.unwrap(),
+        false => other.quorum.undo_change(|_| ()).await.unwrap(),
     }
     let (members, left) = names(&other).await;
     assert_eq!(left, None);
     match &becoming {
-        Some(new) => assert_eq!(members, if polls % 2 == 0 { new.clone() } else { old.clone() }),
+        Some(new) => assert_eq!(members, if finishes { new.clone() } else { old.clone() }),
         None => assert_eq!(members, before, "there was nothing to end, after {polls} polls"),
     }
     assert!(held.is_held(), "the hold survived, stopped after {polls} polls");
