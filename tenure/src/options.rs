@@ -191,8 +191,9 @@ macro_rules! option_setters {
             self
         }
 
-        /// Gives up waiting after `times` retries, `interval` apart: more than zero, as with [`backoff`](Self::backoff).
-        /// By default waiting has no such bound.
+        /// Gives up waiting after `times` retries, `interval` apart. By default waiting has no such bound.
+        ///
+        /// `build` refuses an interval of zero. Otherwise as [`backoff`](Self::backoff).
         pub fn retry(self, times: usize, interval: Duration) -> Self {
             let mut retrying = self.backoff(move || std::iter::repeat_n(interval, times));
             retrying.set().retry_interval = Some(interval);
