@@ -19,6 +19,8 @@ pub(crate) struct Options {
     pub(crate) watchdog_interval: Option<Duration>,
     pub(crate) max_hold: Option<Duration>,
     pub(crate) backoff: Option<Backoff>,
+    /// What `retry` was given, of which the delays no longer tell.
+    pub(crate) retry_interval: Option<Duration>,
     pub(crate) local_hand_off: bool,
     pub(crate) reentrant: Option<u32>,
     pub(crate) fence_memory: Duration,
@@ -37,6 +39,7 @@ impl Default for Options {
             watchdog_interval: None,
             max_hold: None,
             backoff: None,
+            retry_interval: None,
             local_hand_off: true,
             reentrant: None,
             fence_memory: Duration::from_secs(60),
@@ -84,6 +87,12 @@ impl Options {
                      the ttl with its margin, best a third of it"
                 )));
             }
+        }
+        if self.retry_interval == Some(Duration::ZERO) {
+            return Err(invalid(
+                "retry with an interval of zero would ask the store without a pause: give the time between two attempts, \
+                 at least 1ms, or try_lock to ask once",
+            ));
         }
         if self.max_hold == Some(Duration::ZERO) {
             return Err(invalid(
@@ -184,19 +193,39 @@ macro_rules! option_setters {
         }
 
         /// Gives up waiting after `times` retries, `interval` apart. By default waiting has no such bound.
+        ///
+        /// `build` refuses an interval of zero. Otherwise as [`backoff`](Self::backoff).
         pub fn retry(self, times: usize, interval: Duration) -> Self {
-            self.backoff(move || std::iter::repeat_n(interval, times))
+            let mut retrying = self.backoff(move || std::iter::repeat_n(interval, times));
+            retrying.set().retry_interval = Some(interval);
+            retrying
         }
 
         /// Asks again after each of the delays, and gives up when they end. A hand-over still wakes the waiter at once.
         ///
-        /// The closure makes a new iterator for each wait; a builder of the `backon` crate fits as
-        /// `.backoff(|| ExponentialBuilder::default().with_jitter().build())`.
+        /// A delay of less than a millisecond is taken for one, so that no policy asks the store without a pause.
+        ///
+        /// The closure makes a new iterator for each wait; a builder of the `backon` crate makes one:
+        ///
+        /// ```
+        /// # #[tokio::main(flavor = "current_thread")]
+        /// # async fn main() -> tenure::Result<()> {
+        /// use backon::{BackoffBuilder, ExponentialBuilder};
+        ///
+        /// let locks = tenure::open("memory:").await?;
+        /// let lock = locks.mutex("a").backoff(|| ExponentialBuilder::default().with_jitter().build()).build()?;
+        /// let guard = lock.lock().await?;
+        /// # assert!(guard.is_held());
+        /// # Ok(())
+        /// # }
+        /// ```
         pub fn backoff<I>(mut self, delays: impl Fn() -> I + Send + Sync + 'static) -> Self
         where
             I: Iterator<Item = Duration> + Send + 'static,
         {
-            self.set().backoff = Some($crate::options::Backoff(std::sync::Arc::new(move || Box::new(delays()))));
+            let options = self.set();
+            options.backoff = Some($crate::options::Backoff(std::sync::Arc::new(move || Box::new(delays()))));
+            options.retry_interval = None;
             self
         }
 
@@ -329,6 +358,8 @@ mod tests {
         let message = refusal(|o| o.watchdog_interval = Some(o.ttl));
         assert!(message.starts_with("watchdog_interval of 30s cannot keep a ttl of 30s: give"), "{message}");
         assert!(refusal(|o| o.watchdog_interval = Some(Duration::ZERO)).contains("more than zero"));
+        let message = refusal(|o| o.retry_interval = Some(Duration::ZERO));
+        assert!(message.starts_with("retry with an interval of zero") && message.contains("at least 1ms"), "{message}");
         assert!(refusal(|o| o.max_hold = Some(Duration::ZERO)).starts_with("max_hold of zero"));
         assert!(refusal(|o| o.reentrant = Some(0)).starts_with("reentrant(0)"));
         assert!(refusal(|o| o.meta = Some(Ok(Bytes::from(vec![0; 1025])))).contains("1025 bytes: give at most 1024"));

@@ -12,6 +12,9 @@ const RETRY_MOST: Duration = Duration::from_secs(1);
 /// How often a store is asked that cannot push.
 const POLL: Duration = Duration::from_millis(10);
 
+/// The least time between two attempts of the user's policy: at less it would ask as fast as the store answers.
+const DELAY_LEAST: Duration = Duration::from_millis(1);
+
 /// How long a store may have failed without a break before a wait is given up: the lock's ttl, but at least this.
 const OUTAGE: Duration = Duration::from_secs(10);
 
@@ -80,7 +83,7 @@ impl Pace {
     pub(crate) fn next_retry(&mut self, now: Moment) -> Option<Moment> {
         let Some(delays) = &mut self.delays else { return Some(Moment(u64::MAX)) };
         if self.retry_at.is_none_or(|at| at <= now) {
-            self.retry_at = Some(now + delays.next()?);
+            self.retry_at = Some(now + delays.next()?.max(DELAY_LEAST));
         }
         self.retry_at
     }

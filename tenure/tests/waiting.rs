@@ -95,17 +95,6 @@ async fn waiting_ends_with_its_timeout_and_leaves_no_place() {
     assert_eq!((metrics.acquired, metrics.failed, metrics.timeouts), (0, 1, 1));
 }
 
-#[tokio::test(start_paused = true)]
-async fn retries_are_counted_and_spaced() {
-    let (ours, theirs, store) = two_clients();
-    let _guard = ours.mutex("a").build().unwrap().lock().await.unwrap();
-    store.take_ops();
-    let start = Instant::now();
-    let error = theirs.mutex("a").retry(3, ms(200)).build().unwrap().lock().await.unwrap_err();
-    assert_eq!((error.kind(), start.elapsed()), (ErrorKind::Timeout, ms(600)));
-    assert_eq!(store.acquires(), 4, "one attempt and three retries");
-}
-
 /// Fifty waiters of two processes by turns, and in which order they were let in.
 async fn order_of_fifty(local_hand_off: bool) -> Vec<usize> {
     let (ours, theirs, _store) = two_clients();

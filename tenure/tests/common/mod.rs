@@ -169,12 +169,15 @@ impl Chaos {
         }
     }
 
-    async fn pass(&self, key: &Key, op: &Op) -> Result<Reply> {
-        let yields = self.state.yields.load(SeqCst);
-        let fault = *self.state.fault.lock().unwrap();
-        for _ in 0..yields {
+    async fn pause(&self) {
+        for _ in 0..self.state.yields.load(SeqCst) {
             tokio::task::yield_now().await;
         }
+    }
+
+    async fn pass(&self, key: &Key, op: &Op) -> Result<Reply> {
+        let fault = *self.state.fault.lock().unwrap();
+        self.pause().await;
         if self.state.refuse_acquires.load(SeqCst) && matches!(op, Op::Acquire(_)) {
             return Err(Error::new(ErrorKind::Unavailable, "the test refuses claims"));
         }
@@ -186,9 +189,7 @@ impl Chaos {
         }
         self.state.ops.lock().unwrap().push(op.clone());
         let reply = self.memory.apply(key, op).await;
-        for _ in 0..yields {
-            tokio::task::yield_now().await;
-        }
+        self.pause().await;
         if fault == Fault::LoseReply {
             return Err(Error::new(ErrorKind::NoReply, "the test loses the reply"));
         }
@@ -225,11 +226,17 @@ impl Store for Chaos {
 
     async fn read(&self, key: &Key) -> Result<Seen> {
         self.state.reads.fetch_add(1, SeqCst);
-        self.memory.read(key).await
+        self.pause().await;
+        let seen = self.memory.read(key).await;
+        self.pause().await;
+        seen
     }
 
     async fn scan(&self) -> Result<Vec<Key>> {
-        self.memory.scan().await
+        self.pause().await;
+        let keys = self.memory.scan().await;
+        self.pause().await;
+        keys
     }
 
     async fn ping(&self) -> Result<()> {

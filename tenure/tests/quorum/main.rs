@@ -17,6 +17,7 @@
 //! | a hand-over is begun without a renewal | `leases_are_handed_over_while_their_keys_move` |
 //! | the heir stays in where a hand-over failed | `a_hand_over_that_fails_half_way_leaves_one_owner_or_none` |
 //! | members are read once | `a_client_that_slept_through_a_change_catches_up` |
+//! | an undone change is finished; its end has no later epoch; who looks takes the lock; a watch listens anew at each call | `dropping` |
 //!
 //! Where chance is in play, `SEEDS` many seeds are tried, and a failure names
 //! its seed: `TENURE_SEED=7 cargo test -p tenure --all-features --test quorum name_of_the_test` plays it again, alone.
@@ -26,6 +27,7 @@
 mod asking;
 mod ballots;
 mod contention;
+mod dropping;
 mod handing;
 mod history;
 mod leaving;

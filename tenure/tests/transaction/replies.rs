@@ -176,6 +176,90 @@ async fn a_beginning_cancelled_at_any_point_leaves_the_lock_free() {
 }
 
 #[tokio::test]
+async fn a_rollback_cancelled_at_any_point_leaves_nothing_and_the_locks_free() {
+    let (server, locks) = site().await;
+    let store = locks.store().clone();
+    for k in 0.. {
+        let all = ["a", "b"].map(|name| mutex(&locks, name));
+        let mut tx = locks.begin_transaction(&all).begin().await.unwrap();
+        tx.set("data", "1");
+        let ended = within(cancelled_after(k, tx.rollback())).await;
+        for name in ["a", "b"] {
+            until("the lock is free", || is_free(&*store, name)).await;
+        }
+        assert!(!exists(&server, "data"), "at point {k}");
+        if let Some(were_ours) = ended {
+            assert!(were_ours.unwrap() && k > 1, "there were await points to cancel at");
+            break;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_resolution_cancelled_at_any_point_is_the_same_when_it_is_asked_for_again() {
+    for lose in [false, true] {
+        let (server, proxy, locks) = behind_proxy().await;
+        let elsewhere = client(&server.url()).await;
+        let guard = mutex(&locks, "a").lock().await.unwrap();
+        for committed in [false, true] {
+            for k in 0.. {
+                let key = format!("data {committed} {k}");
+                let mut tx = guard.begin_transaction().begin().await.unwrap();
+                tx.set(&*key, "1");
+                let (id, mut tx) = (tx.id().clone(), Some(tx));
+                if committed {
+                    within(tx.take().unwrap().commit()).await.committed().unwrap();
+                }
+                if lose {
+                    proxy.lose_reply(1);
+                }
+                let ended = within(cancelled_after(k, locks.resolve(&id))).await;
+                // The tombstone may be left, and may not: then the commit is still carried out.
+                let outcome = match tx {
+                    Some(tx) => within(tx.commit()).await,
+                    None => within(elsewhere.resolve(&id)).await.unwrap(),
+                };
+                assert_eq!(outcome.is_committed(), exists(&server, &key), "at point {k}");
+                assert!(outcome.is_committed() || !committed, "at point {k}");
+                assert_eq!(elsewhere.resolve(&id).await.unwrap().is_committed(), outcome.is_committed());
+                if let Some(resolved) = ended {
+                    assert_eq!(resolved.unwrap().is_committed(), outcome.is_committed());
+                    assert!(k > 0, "there were await points to cancel at");
+                    break;
+                }
+            }
+        }
+        assert!(guard.is_held());
+    }
+}
+
+#[tokio::test]
+async fn protection_cancelled_at_any_point_drops_the_work_and_nothing_else() {
+    let (server, locks) = site().await;
+    let guard = mutex(&locks, "a").lock().await.unwrap();
+    let mut tx = guard.begin_transaction().begin().await.unwrap();
+    tx.set("data", "1");
+    let alive = Arc::new(());
+    for k in 0.. {
+        let work = async |alive: Arc<()>| {
+            for _ in 0..6 {
+                tokio::task::yield_now().await;
+            }
+            drop(alive);
+        };
+        let ended = within(cancelled_after(k, tx.protect(work(alive.clone())))).await;
+        assert_eq!(Arc::strong_count(&alive), 1, "the work is gone at point {k}");
+        assert!(tx.is_held() && guard.is_held());
+        if let Some(worked) = ended {
+            assert!(worked.is_ok() && k > 6, "there were await points to cancel at");
+            break;
+        }
+    }
+    within(tx.commit()).await.committed().unwrap();
+    assert_eq!(get(&server, "data"), "1", "what was staged before is committed");
+}
+
+#[tokio::test]
 async fn many_at_the_same_time_are_each_carried_out_once() {
     let (server, proxy, locks) = behind_proxy().await;
     let tasks: Vec<_> = (0..20)
