@@ -21,7 +21,7 @@ use crate::meter::Meter;
 use crate::proto::ClaimId;
 
 /// What is due within this time is done in the same round.
-const GATHER: Duration = Duration::from_millis(25);
+const GATHER: Duration = Duration::from_millis(100);
 
 #[derive(Debug)]
 pub(crate) struct Agenda {

@@ -95,12 +95,13 @@ for i = 1, #KEYS do
     if op == RENEW then
       local was, asked, step = expires, now + span, memory + SECOND
       if ends < asked then ends = asked end
-      expires = max(expires, max(ends, fence + 1) + memory)
+      local over = (ends > fence and ends or fence + 1) + memory
+      if expires < over then expires = over end
       if expires - expires % step > was then call('PEXPIREAT', key, till(expires, memory)) end
       -- The offset of `alarm`; as a text, for that is how the server is told it.
       local written = try('SETRANGE', key, '40', pack('<ddd', alarm, expires, ends))
-      if type(written) == 'table' then
-        answer = written
+      if written ~= #text then
+        answer = written -- an error
       elseif token == news and ends == asked then
         answer = since
       else
