@@ -63,11 +63,11 @@ impl Store {
     }
 
     /// Starts it, and lets it run. It hears signals as from a terminal, though whoever runs the tests may ignore some, as a
-    /// shell does for what it runs in the background.
+    /// shell does for what it runs in the background, and nohup.
     pub(crate) fn start(&self, args: &[&str]) -> Running {
         let tenure = self.tenure(args);
         let mut command = Command::new("env");
-        command.args(["--default-signal=INT", "--default-signal=QUIT"]).arg(tenure.get_program());
+        command.arg("--default-signal").arg(tenure.get_program());
         command.args(tenure.get_args()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         for (name, value) in tenure.get_envs() {
             match value {

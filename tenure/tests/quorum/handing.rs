@@ -163,6 +163,35 @@ fn a_lease_that_is_told_to_be_as_it_was_is_nobody_elses_for_as_long_as_it_is_hel
     }
 }
 
+/// The same where a vote is lost before all have answered: three of five refuse, and what the other two were asked comes late.
+#[test]
+fn a_lost_vote_is_not_told_to_be_over_while_somebody_is_still_asked() {
+    seeds(10, |seed| async move {
+        let nodes = nodes(5);
+        let (ours, others) = (Client::of(&nodes, 2 * seed), Client::of(&nodes, 2 * seed + 1));
+        ours.links[3..].iter().for_each(|link| link.fault(Fault::Refuse));
+        let lease = lease(&ours).await;
+        let ticket = sent(&lease);
+        ours.links[2].fault(Fault::RefuseHandOvers);
+        ours.links[..2].iter().for_each(|link| link.fault(Fault::LateHandOvers(ms(600))));
+        let error = lease.hand_over_to("heir").await.unwrap_err();
+        ours.links[..3].iter().for_each(|link| link.fault(Fault::None));
+        if !error.is_ambiguous() && !error.is_lost() {
+            let mut resumed = ours.locks.resume(ticket.clone()).await;
+            while resumed.as_ref().is_err_and(Error::is_transient) {
+                sleep(ms(20)).await;
+                resumed = ours.locks.resume(ticket.clone()).await;
+            }
+            while resumed.as_ref().is_ok_and(|resumed| resumed.is_held()) {
+                assert!(others.mutex("a").try_lock().await.unwrap().is_none(), "{error}");
+                sleep(ms(10)).await;
+            }
+        }
+        sleep(secs(6)).await;
+        assert!(others.mutex("a").lock().timeout(secs(3)).await.unwrap().release().await.unwrap());
+    });
+}
+
 /// Fails where the new members are not told of a claim before it is handed over.
 #[test]
 fn leases_are_handed_over_while_their_keys_move() {

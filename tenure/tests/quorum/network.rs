@@ -37,6 +37,8 @@ pub(crate) enum Fault {
     LateReleases(Duration),
     /// The same for hand-overs and releases.
     LateHandOvers(Duration),
+    /// Hand-overs are refused, and the rest is well.
+    RefuseHandOvers,
 }
 
 /// One node. Clones are the same one.
@@ -212,7 +214,8 @@ impl Link {
         let fault = match (fault, op) {
             (Fault::LateReleases(time), Some(Op::Release(_)))
             | (Fault::LateHandOvers(time), Some(Op::Release(_) | Op::HandOver(_))) => Fault::Late(time),
-            (Fault::LateReleases(_) | Fault::LateHandOvers(_), _) => Fault::None,
+            (Fault::RefuseHandOvers, Some(Op::HandOver(_))) => Fault::Refuse,
+            (Fault::LateReleases(_) | Fault::LateHandOvers(_) | Fault::RefuseHandOvers, _) => Fault::None,
             (other, _) => other,
         };
         let node = self.node.clone();
@@ -227,7 +230,7 @@ impl Link {
                 }
                 Fault::Hang => return std::future::pending().await,
                 Fault::Late(time) => sleep(time).await,
-                Fault::None | Fault::LoseReply | Fault::LateReleases(_) | Fault::LateHandOvers(_) => {}
+                _ => {}
             }
             let answer = query(&node);
             let (back, now) = link.way();
