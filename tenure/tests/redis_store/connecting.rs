@@ -191,3 +191,27 @@ async fn more_locks_than_fit_on_a_page_are_all_listed() {
     let names: Vec<_> = ops.into_iter().map(|(key, _)| key).collect();
     assert_eq!(store.scan().await.unwrap(), names);
 }
+
+#[tokio::test]
+async fn opening_that_is_dropped_at_any_point_leaves_no_connection() {
+    let server = testkit::Redis::start();
+    let clients = || server.command(&["CLIENT", "LIST"]).matches("id=").count();
+    let usual = clients();
+    let (mut polls, mut is_done) = (0, false);
+    while !is_done {
+        {
+            let url = server.url();
+            let mut opening = std::pin::pin!(tenure::open(&url));
+            for _ in 0..polls {
+                is_done = futures_util::poll!(opening.as_mut()).is_ready();
+                if is_done {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+        until("its connection is gone", async || clients() == usual).await;
+        polls += 1;
+    }
+    assert!(polls > 3, "it has to wait: {polls}");
+}

@@ -92,8 +92,9 @@ impl Inner {
             // Only who is told that it is busy knows that there is something to come back for.
             let stays = waits && matches!(outcome, Round::Lost(Reply { outcome: Outcome::Busy { .. }, .. }));
             let Undone { home: has_home, everywhere } = self.lose(ballot, stays).await;
-            let is_gone = matches!(outcome, Round::Lost(Reply { outcome: Outcome::Gone { .. }, .. }));
-            if ballot.from.is_some() && !everywhere && !is_gone {
+            // Gone, or refused for good: then the old claim is told to be lost in any case.
+            let is_lost = matches!(&outcome, Round::Lost(reply) if !matches!(reply.outcome, Outcome::Busy { .. }));
+            if ballot.from.is_some() && !everywhere && !is_lost {
                 // What is under way may yet take a node from the old claim, which must not go on as if it still had it.
                 return Err(may_yet_follow(errors));
             }
