@@ -112,8 +112,9 @@ impl Core {
     /// Tells of members that changed, which a store finds out while it is used.
     fn see_members(&self) {
         let traits = self.store.traits();
-        if traits.members == self.members.load(Relaxed) || traits.members == self.members.swap(traits.members, Relaxed)
-        {
+        // It only rises, so of answers that come at once each change is told by one, and none is told backwards.
+        let is_later = |known: u64| traits.members > known;
+        if !(is_later(self.members.load(Relaxed)) && is_later(self.members.fetch_max(traits.members, Relaxed))) {
             return;
         }
         let Ok(store) = Key::new(traits.kind) else { return };

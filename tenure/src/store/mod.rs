@@ -142,6 +142,6 @@ pub struct Traits {
     /// Since when, on its own clock in microseconds, it has certainly kept all that it acknowledged; zero: always. Asked
     /// after an answer, it is never earlier than what holds for that answer: a quorum rests on that.
     pub kept_since: u64,
-    /// A number that changes whenever the members do, of a store over others that can change them; else zero.
+    /// A number that rises whenever the members change, of a store over others that can change them; else zero.
     pub members: u64,
 }
