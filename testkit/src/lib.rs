@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests live in real time")]
 
 pub mod bench;
+mod cancel;
 mod clock;
 mod cluster;
 mod fake;
@@ -13,6 +14,7 @@ mod redis;
 mod sentinel;
 mod tls;
 
+pub use cancel::cancelled_after;
 pub use clock::Clock;
 pub use cluster::Cluster;
 pub use fake::Fake;

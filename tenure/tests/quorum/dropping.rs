@@ -1,32 +1,15 @@
 //! Changes of members are dropped at every await point, and whoever comes next ends them; so are those who only look.
 
 use std::collections::BTreeSet;
-use std::task::Poll;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tenure::Result;
 use tenure::store::Store;
+use testkit::cancelled_after;
 
 use crate::members::{client, names};
 use crate::*;
-
-/// Polls it so often, each time that it is woken, and drops it then; what it came to, if it did.
-async fn cancelled_after<F: Future>(polls: usize, future: F) -> Option<F::Output> {
-    let (mut future, mut left) = (Box::pin(future), polls);
-    std::future::poll_fn(move |context| {
-        if left == 0 {
-            return Poll::Ready(None);
-        }
-        left -= 1;
-        match future.as_mut().poll(context) {
-            Poll::Ready(output) => Poll::Ready(Some(output)),
-            Poll::Pending if left == 0 => Poll::Ready(None),
-            Poll::Pending => Poll::Pending,
-        }
-    })
-    .await
-}
 
 /// How the members are changed.
 type Change = fn(&Quorum) -> BoxFuture<'_, Result<()>>;

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use tenure::store::{Redis, Store};
 use tenure::transaction::{Outcome, Reason};
 use tenure::{ErrorKind, Key, Lock, Locks};
-use testkit::Proxy;
+use testkit::{Proxy, cancelled_after};
 
 fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
@@ -88,24 +88,6 @@ fn calls(server: &testkit::Redis) -> u64 {
 async fn is_free(store: &dyn Store, name: &str) -> bool {
     let record = store.read(&Key::new(name).unwrap()).await.unwrap().record;
     record.holders.is_empty() && record.queue.is_empty()
-}
-
-/// Polls it so often, each time that it is woken, and drops it then; what it came to, if it did.
-async fn cancelled_after<F: Future>(polls: usize, future: F) -> Option<F::Output> {
-    let (mut future, mut left) = (Box::pin(future), polls);
-    std::future::poll_fn(move |context| {
-        use std::task::Poll;
-        if left == 0 {
-            return Poll::Ready(None);
-        }
-        left -= 1;
-        match future.as_mut().poll(context) {
-            Poll::Ready(output) => Poll::Ready(Some(output)),
-            Poll::Pending if left == 0 => Poll::Ready(None),
-            Poll::Pending => Poll::Pending,
-        }
-    })
-    .await
 }
 
 /// Polls it once, which must not be the end of it.
